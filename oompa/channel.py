@@ -1,0 +1,310 @@
+"""A WebSocket after its opening handshake: whole messages in and out, limits, pings and the closing handshake.
+
+Threads: one thread at a time receives (who that is, is the caller's affair); any thread sends, closes or aborts.
+``_writing`` guards the stream of bytes towards the peer and is held while writing, which is its purpose; it is no state
+lock. A thread that finds it taken leaves its frame in ``_outbox`` for the holder, so nobody queues behind a slow write
+but a server's tasks that ask to (``send``). What a ``post`` cannot write at once goes to a thread of its own, which
+inherits ``_writing`` and ends when the outbox is empty.
+"""
+
+import threading
+import time
+from collections import deque
+from typing import NoReturn, Optional
+
+from . import frames
+from .frames import CloseFrame, Inbound, Message
+from .policy import CloseCode, Heartbeat, Silence
+from .streams import Data, Stream
+
+#: Bytes per read. Larger reads cost a larger allocation each time; this is what one recv of a busy loopback returns.
+_READ_SIZE = 65536
+
+#: Frames that wait are written together up to about so many bytes.
+_WRITE_SIZE = 65536
+
+
+class ChannelClosed(Exception):
+    """The channel has ended. ``code`` and ``reason`` are those of the close frame, 1006 where there was none."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.reason}".rstrip()
+
+
+class Channel:
+    """One open WebSocket.
+
+    Args:
+        stream: The socket, past the handshake.
+        is_client: Whether this end masks.
+        max_message_size: Bytes a message from the peer may have; beyond, the channel closes with 1009.
+        ping_interval: Seconds of silence before a ping, and again before the peer counts as dead; None: no pings.
+        write_timeout: Seconds a write may stand still before the channel is aborted.
+        close_timeout: Seconds to wait for the peer to end after this end failed it.
+        received: Bytes of the stream that came along with the handshake.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        is_client: bool,
+        max_message_size: int,
+        ping_interval: Optional[float],
+        write_timeout: float,
+        close_timeout: float,
+        received: bytes = b"",
+    ) -> None:
+        self.heard_at = time.monotonic()
+        #: False from the moment bytes have left the socket until their messages are dealt with: a thread that is
+        #: interrupted meanwhile must abort the channel, for they may be lost.
+        self.is_idle = True
+        self._stream = stream
+        self._inbound = Inbound(is_client, max_message_size)
+        self._heartbeat = Heartbeat(ping_interval)
+        self._write_timeout = write_timeout
+        self._close_timeout = close_timeout
+        self._is_client = is_client
+        self._keys = frames.masking_keys() if is_client else None
+        self._chunks: deque[bytes] = deque([received] if received else [])
+        self._reads = (_READ_SIZE,)
+        self._writing = threading.Lock()
+        self._outbox: deque[tuple[int, bytes]] = deque()
+        self._pong: Optional[bytes] = None
+        self._unsent: Optional[Data] = None
+        self._close_sent = False
+        self._close_written = False
+        self._ended: Optional[ChannelClosed] = None
+        self._abort_reason: Optional[str] = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent."""
+        return not self._close_sent and self._ended is None and self._abort_reason is None
+
+    # Receiving: one thread at a time.
+
+    def set_tick(self, tick: Optional[float]) -> None:
+        """Let ``receive`` return with nothing after so many seconds of silence; None: never."""
+        self._stream.set_tick(tick)
+
+    def receive(self, timeout: Optional[float] = None) -> list[Message]:
+        """Read once and return the messages that completes, often one, maybe none.
+
+        Args:
+            timeout: Seconds to wait for bytes, instead of the tick.
+
+        Raises:
+            ChannelClosed: The channel has ended, and everything received before was returned.
+        """
+        if self._ended is not None:
+            raise self._ended
+        self.is_idle = True
+        try:
+            if not self._chunks:
+                if timeout is not None and not self._stream.wait_readable(timeout):
+                    return []
+                # One step as far as signals go: bytes that have left the kernel are in _chunks when a handler raises.
+                self._chunks.extend(map(self._stream.recv, self._reads))
+        except BlockingIOError:
+            return []
+        except (OSError, ValueError) as error:  # ValueError: the descriptor is closed
+            self._end(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or str(error))
+        self.is_idle = False
+        data = self._chunks.popleft()
+        if not data:
+            self._end(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or "the peer ended the connection without closing")
+        self.heard_at = time.monotonic()
+        inbound = self._inbound
+        messages = inbound.feed(data)
+        if inbound.pings or inbound.closed is not None or inbound.failure is not None:
+            self._control(inbound)
+        return messages
+
+    def _control(self, inbound: Inbound) -> None:
+        for payload in inbound.pings:
+            self._pong = payload
+            self._flush()
+        inbound.pings.clear()
+        if inbound.closed is not None:
+            self._finish(inbound.closed, linger=False)
+        elif inbound.failure is not None:
+            self._finish(inbound.failure, linger=not self._is_client)
+
+    def _finish(self, frame: CloseFrame, linger: bool) -> None:
+        """Send the close frame that is due and end the connection; the next ``receive`` raises."""
+        self.close(frame.code, frame.reason if self._inbound.failure is not None else "")
+        if self._writing.acquire(timeout=self._close_timeout):  # whoever writes sends the close frame, too
+            self._writing.release()
+        if linger:
+            self._linger()
+        self._ended = ChannelClosed(frame.code, frame.reason)
+        self._stream.shutdown()
+
+    def _linger(self) -> None:
+        """Read on and throw away: closing with bytes unread resets the connection, and the close frame is lost with it."""
+        self._stream.end_writing()
+        deadline = time.monotonic() + self._close_timeout
+        try:
+            while (left := deadline - time.monotonic()) > 0 and self._stream.wait_readable(left):
+                if not self._stream.recv(_READ_SIZE):
+                    return
+        except OSError:
+            pass
+
+    def _end(self, code: int, reason: str) -> NoReturn:
+        self._ended = ChannelClosed(code, reason)
+        self._stream.shutdown()
+        raise self._ended
+
+    # Sending: any thread.
+
+    def send(self, text: bytes) -> None:
+        """Send a text message and wait until the kernel has it, at most ``write_timeout`` seconds at a standstill.
+
+        Raises:
+            ChannelClosed: The channel is closing or gone; the message was not sent whole.
+        """
+        self._enqueue(frames.TEXT, text)
+        with self._writing:
+            self._drain_or_abort(wait=True)
+        if self._abort_reason is not None:
+            raise ChannelClosed(CloseCode.ABNORMAL_CLOSURE, self._abort_reason)
+
+    def post(self, text: bytes) -> None:
+        """Send a text message without waiting for the peer. A fault ends the channel, which the receiver will see.
+
+        Raises:
+            ChannelClosed: The channel is closing or gone.
+        """
+        self._enqueue(frames.TEXT, text)
+        self._flush()
+
+    def check(self, now: float) -> Silence:
+        """Ping a peer that has been silent for an interval; abort the channel when it stays so for another."""
+        verdict = self._heartbeat.check(now, self.heard_at)
+        if verdict is Silence.PING and self.is_open and self._unsent is None:
+            self._outbox.append((frames.PING, b""))
+            self._flush()
+        elif verdict is Silence.DEAD:
+            self.abort("no sign of life from the peer within ping_interval of a ping")
+        return verdict
+
+    def check_due(self) -> float:
+        """When to ``check`` next, on the monotonic clock."""
+        return self._heartbeat.due(self.heard_at)
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Start the closing handshake, once; whoever receives completes it. Does not wait."""
+        if self._close_sent:
+            return
+        self._close_sent = True
+        self._outbox.append((frames.CLOSE, frames.close_payload(code, reason)))
+        self._flush()
+
+    def abort(self, reason: str) -> None:
+        """End the connection without a handshake; wakes the receiver. Nothing more is written."""
+        if self._abort_reason is None:
+            self._abort_reason = reason
+        self._stream.shutdown()
+
+    def detach(self) -> None:
+        """End the connection; when this returns, no thread touches the descriptor. The receiver must have stopped."""
+        self.abort("the connection was closed")
+        with self._writing:  # whoever writes fails at once: the socket is shut down
+            pass
+
+    def release(self) -> None:
+        """Detach, and free the descriptor."""
+        self.detach()
+        self._stream.close()
+
+    def _enqueue(self, opcode: int, payload: bytes) -> None:
+        if not self.is_open:
+            raise self._ended or ChannelClosed(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or "closing")
+        self._outbox.append((opcode, payload))
+
+    def _flush(self) -> None:
+        """Write what waits, or leave it to the thread that is writing. Looks again after letting go: nothing is left."""
+        while (self._pong is not None or self._outbox and not self._close_written) and self._writing.acquire(blocking=False):
+            try:
+                done = self._drain_or_abort(wait=False)
+            except BaseException:
+                self._writing.release()
+                raise
+            if not done:
+                return self._hand_to_writer()
+            self._writing.release()
+
+    def _hand_to_writer(self) -> None:
+        """Let a thread of its own wait for the peer; it inherits ``_writing``."""
+        try:
+            threading.Thread(target=self._write_on, name="oompa-writer", daemon=True).start()
+        except RuntimeError:  # no thread to be had: wait here
+            self._write_on()
+
+    def _write_on(self) -> None:
+        try:
+            self._drain_or_abort(wait=True)
+        finally:
+            self._writing.release()
+        self._flush()
+
+    def _drain_or_abort(self, wait: bool) -> bool:
+        """Write what waits; False when the peer is slow and ``wait`` is not set. Needs ``_writing``."""
+        try:
+            return self._drain(wait)
+        except (OSError, ValueError) as error:  # ValueError: the descriptor is closed
+            self.abort(str(error) or type(error).__name__)
+        except BaseException:  # a signal handler raised: nobody knows how much was written
+            self.abort("interrupted while writing")
+            raise
+        return True
+
+    def _drain(self, wait: bool) -> bool:
+        send = self._stream.send
+        while True:
+            data = self._unsent or self._next_write()
+            if data is None or self._abort_reason is not None:
+                return True
+            try:
+                sent = send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):
+                self._unsent = None
+                continue
+            self._unsent = memoryview(data)[sent:]
+            if not wait:
+                return False
+            if not self._stream.wait_writable(self._write_timeout):
+                raise TimeoutError(f"a write stood still for {self._write_timeout} s")
+
+    def _next_write(self) -> Optional[bytes]:
+        """The next frames to write, None for none. Needs ``_writing``."""
+        outbox = self._outbox
+        if self._pong is not None:
+            pong, self._pong = self._pong, None
+            return self._frame(frames.PONG, pong)
+        if not outbox or self._close_written:
+            return None
+        data = self._frame(*outbox.popleft())
+        if not outbox or len(data) > _WRITE_SIZE:
+            return data
+        batch, size = [data], len(data)
+        while outbox and size < _WRITE_SIZE and not self._close_written:
+            batch.append(self._frame(*outbox.popleft()))
+            size += len(batch[-1])
+        return b"".join(batch)
+
+    def _frame(self, opcode: int, payload: bytes) -> bytes:
+        key = None if self._keys is None else next(self._keys)
+        if opcode == frames.TEXT:
+            return frames.server_text(payload) if key is None else frames.client_text(payload, key)
+        self._close_written = opcode == frames.CLOSE  # nothing may follow it (:rfc:`6455#section-5.5.1`)
+        return frames.control(opcode, payload, key)

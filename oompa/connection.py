@@ -1,0 +1,293 @@
+"""One client as the server sees it: read, run, reply.
+
+One thread *leads*: it reads the channel and runs each task itself, in order. A task that takes long does not hold up the
+others: the watcher finds it after a few milliseconds and passes the lead to another thread, which reads on and runs
+what comes, up to ``concurrency`` tasks at once; beyond that it queues what it reads, up to ``max_queued``, and then
+stops reading, which the peer feels as back-pressure. The thread the web server gave (*home*) takes the lead back when its
+task is done, and the other thread ends: an idle connection has one thread.
+
+``_state`` guards who leads, what runs and what is queued. The inbox belongs to the leader. Tasks, replies, reading and
+listeners run outside the lock.
+"""
+
+import logging
+import threading
+from collections import deque
+from time import monotonic
+from typing import Any, Callable, Mapping, Optional
+
+from .channel import Channel, ChannelClosed
+from .codec import Codec
+from .frames import Message
+from .messages import ERR, MISSING, Reply, Request, UnreadableRequest, read_request
+from .pipeline import Pipeline
+from .policy import CloseCode
+from .watcher import Watcher
+
+#: How often a thread that stands in for home looks whether home is free again, in seconds.
+_STAND_IN_LOOK = 0.05
+
+Key = tuple[str, Any]
+
+
+class _Worker:
+    """A thread's part in a connection."""
+
+    def __init__(self, stuck: Callable[["_Worker"], None]) -> None:
+        self._stuck = stuck
+
+    def stuck(self) -> None:
+        """Called by the watcher: the task of this worker takes long."""
+        self._stuck(self)
+
+
+class Connection:
+    """A client's connection, as events, requests and ``server.connections`` show it.
+
+    Attributes:
+        remote_address: Host and port of the peer, as the web server tells them.
+        headers: The headers of the upgrade request.
+        identity: What ``authenticate`` returned.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        pipeline: Pipeline,
+        codec: Codec,
+        watcher: Watcher,
+        emit: Callable[..., None],
+        logger: logging.Logger,
+        *,
+        concurrency: int,
+        max_queued: int,
+        ping_interval: Optional[float],
+        close_timeout: float,
+        remote_address: tuple[str, int],
+        headers: Mapping[str, str],
+        identity: Any = None,
+    ) -> None:
+        self.remote_address = remote_address
+        self.headers = headers
+        self.identity = identity
+        self._channel = channel
+        self._pipeline = pipeline
+        self._codec = codec
+        self._watcher = watcher
+        self._emit = emit
+        self._logger = logger
+        self._concurrency = concurrency
+        self._max_queued = max_queued
+        self._close_timeout = close_timeout
+        self._state = threading.Lock()
+        self._changed = threading.Condition(self._state)
+        self._home = self._leader = _Worker(self._stuck)
+        self._home_is_free = False
+        self._running: dict[_Worker, Key] = {}
+        self._queue: deque[Request] = deque()
+        self._inbox: deque[Message] = deque()
+        self._draining = False
+        self._closing_since: Optional[float] = None
+        self._ended = False
+        channel.set_tick(ping_interval)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.remote_address[0]}:{self.remote_address[1]}{'' if self.is_open else ' closed'}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a reply can still be sent."""
+        return self._channel.is_open
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Start the closing handshake, from any thread, without waiting; after ``close_timeout`` the connection is cut."""
+        self._channel.close(code, reason)
+        if not self._ended:
+            timer = threading.Timer(self._close_timeout, self._cut)
+            timer.daemon = True
+            timer.start()
+
+    def abort(self, reason: str) -> None:
+        """End the connection without a handshake, from any thread."""
+        self._channel.abort(reason)
+        with self._changed:
+            self._changed.notify_all()  # the leader may be waiting for room in the queue
+
+    def drain(self) -> None:
+        """Start no more tasks, and close with 1000 when those that run have replied. Does not wait."""
+        with self._state:
+            self._draining = True
+            is_idle = not self._running and not self._queue
+        if is_idle:
+            self._close_drained()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the connection has not ended; a task of it may still run when it has."""
+        return not self._ended
+
+    def hurry(self, now: float, deadline: float) -> None:
+        """Close after ``deadline`` whether tasks run or not, and cut a peer that does not complete the handshake."""
+        if now >= deadline:
+            self._close_drained()
+        if self._closing_since is not None and now >= self._closing_since + self._close_timeout:
+            self._cut()
+
+    def _close_drained(self) -> None:
+        if self._closing_since is None:
+            self._closing_since = monotonic()
+            self._channel.close(CloseCode.NORMAL_CLOSURE)
+
+    def serve(self) -> None:
+        """Read, run and reply until the connection has ended and the calling thread's own task is over."""
+        self._emit("connection", self)
+        try:
+            while self._await_lead():
+                self._lead(self._home)
+        finally:
+            self._end()
+            self._channel.detach()
+
+    def _await_lead(self) -> bool:
+        """Wait until home leads again, True, or the connection has ended, False."""
+        with self._changed:
+            self._home_is_free = True
+            while not self._ended and self._leader is not self._home:
+                self._changed.wait()  # notified by whoever leads
+            self._home_is_free = False
+            return not self._ended
+
+    def _stand_in(self, worker: _Worker) -> None:
+        """The life of a thread that leads while home is busy."""
+        try:
+            self._lead(worker)
+        except BaseException:
+            self._end()
+            raise
+
+    def _lead(self, me: _Worker) -> None:
+        """Read and run for as long as this worker leads; returns when it has nothing left to run, either."""
+        stands_in = me is not self._home
+        inbox = self._inbox
+        try:
+            while self._leader is me:
+                if stands_in and self._home_is_free and self._pass_lead_home():
+                    return
+                if inbox:
+                    self._accept(me, inbox.popleft())
+                    continue
+                inbox.extend(self._channel.receive(_STAND_IN_LOOK if stands_in else None))
+                if not inbox:
+                    self._channel.check(monotonic())
+        except ChannelClosed as closed:
+            self._logger.debug("connection to %s ended: %s", self.remote_address, closed)
+            self._end()
+        except Exception:
+            self._logger.exception("connection to %s failed", self.remote_address)
+            self._channel.close(CloseCode.INTERNAL_ERROR)
+            self._end()
+
+    def _accept(self, me: _Worker, message: Message) -> None:
+        """Run what a message asks for, or queue it; then what waits in the queue, if anything."""
+        try:
+            request: Optional[Request] = read_request(self._codec, message, self)
+        except UnreadableRequest as error:
+            return self._reply(Reply(ERR, error.id, error=str(error)))
+        assert request is not None
+        if not self._admit(me, request):
+            return
+        while request is not None:
+            self._watcher.began(me)
+            self._reply(self._pipeline.handle(request))
+            self._watcher.ended(me)
+            request = self._next(me)
+
+    def _admit(self, me: _Worker, request: Request) -> bool:
+        """Whether to run a request now. Otherwise it is queued, or dropped as a copy or because of draining."""
+        key = (request.type, request.id)
+        with self._changed:
+            if self._draining:
+                return False
+            if self._running:
+                if self._is_copy_locked(key):
+                    return False
+                if self._queue or len(self._running) >= self._concurrency:
+                    self._queue.append(request)
+                    while len(self._queue) >= self._max_queued and self._channel.is_open:
+                        self._changed.wait()  # notified by a worker that takes from the queue, and by abort
+                    return False
+            self._running[me] = key
+            return True
+
+    def _is_copy_locked(self, key: Key) -> bool:
+        if key[1] is MISSING or key[1] is None:
+            return False
+        copies = (*self._running.values(), *((request.type, request.id) for request in self._queue))
+        return any(key == copy and type(key[1]) is type(copy[1]) for copy in copies)
+
+    def _next(self, me: _Worker) -> Optional[Request]:
+        """This worker's task is over: the next from the queue."""
+        with self._state:
+            del self._running[me]
+            if self._queue:
+                request = self._queue.popleft()
+                self._running[me] = (request.type, request.id)
+                self._changed.notify_all()
+                return request
+            is_drained = self._draining and not self._running
+        if is_drained:
+            self._close_drained()
+        return None
+
+    def _reply(self, reply: Reply) -> None:
+        reply, text = self._pipeline.write(reply)
+        self._emit("reply", reply)
+        try:
+            self._channel.send(text)
+        except ChannelClosed:
+            self._emit("stale", reply)
+
+    def _stuck(self, worker: _Worker) -> None:
+        """Pass the lead on while ``worker`` is in a long task: home, if it is free, or a thread of its own."""
+        with self._changed:
+            if self._leader is not worker or self._ended:
+                return
+            if self._home_is_free:
+                self._leader = self._home
+                self._changed.notify_all()
+                return
+            self._leader = stand_in = _Worker(self._stuck)
+        thread = threading.Thread(target=self._stand_in, args=(stand_in,), name="oompa-stand-in", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread to be had: the task holds the others up after all
+            self._logger.warning("no thread to read on while a task takes long")
+            self._take_back(stand_in)
+
+    def _take_back(self, stand_in: _Worker) -> None:
+        """Home leads again, now or when its task is over."""
+        with self._changed:
+            if self._leader is stand_in:
+                self._leader = self._home
+                self._changed.notify_all()
+
+    def _pass_lead_home(self) -> bool:
+        with self._changed:
+            if self._home_is_free:
+                self._leader = self._home
+                self._changed.notify_all()
+            return self._home_is_free
+
+    def _end(self) -> None:
+        """The connection is over; told once. What is queued is not run: its sender sends it again when it reconnects."""
+        with self._changed:
+            if self._ended:
+                return
+            self._ended = True
+            self._queue.clear()
+            self._changed.notify_all()
+        self._emit("terminated", self)
+
+    def _cut(self) -> None:
+        if not self._ended:
+            self.abort("the peer did not complete the closing handshake within close_timeout")

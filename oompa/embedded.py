@@ -1,0 +1,114 @@
+"""The web server that ``listen`` starts: Werkzeug's threaded one, with what it lacks.
+
+A thread for each connection; the request must be there within ``HANDSHAKE_TIMEOUT``, however slowly it drips. ``_lock``
+guards the sockets in use, which ``close`` ends.
+"""
+
+import errno
+import io
+import logging
+import socket
+import threading
+import time
+from typing import Any
+
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+#: Seconds a peer has to send its request.
+HANDSHAKE_TIMEOUT = 10.0
+
+#: Seconds between looks for a request to stop; bounds how long ``close`` waits for the accepting thread.
+_POLL_INTERVAL = 0.1
+
+#: Seconds to leave the listening socket alone when there is no descriptor for what it has to give.
+_NO_DESCRIPTOR_PAUSE = 0.05
+
+#: Connections the kernel may keep waiting to be accepted.
+_BACKLOG = 1024
+
+
+class _DeadlineReader(io.RawIOBase):
+    """Reads a socket under one deadline for everything; the timeout of a socket alone starts anew at each byte."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request took longer than the handshake timeout")
+        self._sock.settimeout(left)
+        return self._sock.recv_into(buffer)
+
+
+class _Handler(WSGIRequestHandler):
+    logger: logging.Logger
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = io.BufferedReader(_DeadlineReader(self.connection, time.monotonic() + HANDSHAKE_TIMEOUT))
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        self.logger.debug(message, *args)
+
+
+class EmbeddedServer(ThreadedWSGIServer):
+    """Serves a WSGI application on a thread of its own, from the time it is made until ``close``.
+
+    Raises:
+        OSError: The port is taken, or the host is not this machine's.
+    """
+
+    def __init__(self, host: str, port: int, application: Any, logger: logging.Logger) -> None:
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._logger = logger
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # Bound here: Werkzeug prints and exits when a port is taken.
+        with socket.create_server((host, port), family=family, backlog=_BACKLOG) as listening:
+            handler = type("Handler", (_Handler,), {"logger": logger})
+            super().__init__(host, listening.getsockname()[1], application, handler, fd=listening.fileno())
+        self._thread = threading.Thread(target=self._serve, name="oompa-http", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        self.serve_forever(poll_interval=_POLL_INTERVAL)
+
+    def close(self) -> None:
+        """Stop accepting, end the connections there are, and free the port."""
+        self.shutdown()
+        self._thread.join()
+        with self._lock:
+            left = list(self._open)
+        for sock in left:
+            try:
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; without a descriptor for it, pause instead of trying again at once for ever."""
+        try:
+            sock, address = super().get_request()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._logger.error("no descriptor left for a new connection")
+                time.sleep(_NO_DESCRIPTOR_PAUSE)
+            raise
+        with self._lock:
+            self._open.add(sock)
+        return sock, address
+
+    def shutdown_request(self, request: Any) -> None:
+        """A connection is over."""
+        with self._lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what escaped a request, or what kept its thread from starting."""
+        self._logger.exception("request of %s failed", client_address)

@@ -1,0 +1,112 @@
+"""Named events and their listeners.
+
+``_lock`` guards changes of the listener table. The table holds tuples that are replaced and never changed, so ``emit``
+reads without the lock and calls listeners outside it. Listeners run on the thread that emits.
+"""
+
+import logging
+import threading
+from typing import Any, Callable, NamedTuple, Optional, TypeVar
+
+Listener = Callable[..., Any]
+Self = TypeVar("Self", bound="Listenable")
+
+
+class _Entry(NamedTuple):
+    listener: Listener
+    once: bool
+
+
+class Emitter:
+    """A table of listeners by event name.
+
+    Args:
+        names: The events there are.
+        families: Prefixes of further events, such as ``"OK:"``.
+        logger: Where a listener that raises is reported.
+    """
+
+    def __init__(self, names: tuple[str, ...], logger: logging.Logger, families: tuple[str, ...] = ()) -> None:
+        self._names = names
+        self._families = families
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._table: dict[str, tuple[_Entry, ...]] = {}
+
+    def add(self, event: str, listener: Listener, once: bool = False) -> None:
+        """Call ``listener`` at each ``event``, or at the next one only. Raises ValueError for an unknown event."""
+        if event not in self._names and not event.startswith(self._families or "\0"):
+            known = ", ".join((*self._names, *(f"{family}<id>" for family in self._families)))
+            raise ValueError(f"unknown event {event!r}; the events are {known}")
+        if not callable(listener):
+            raise TypeError(f"a listener must be callable, not {listener!r}")
+        with self._lock:
+            self._table[event] = (*self._table.get(event, ()), _Entry(listener, once))
+
+    def remove(self, event: str, listener: Optional[Listener] = None) -> None:
+        """Forget ``listener``, or every listener of ``event``. What was not there is no error."""
+        with self._lock:
+            kept = tuple(e for e in self._table.get(event, ()) if listener is not None and e.listener != listener)
+            self._replace_locked(event, kept)
+
+    def has(self, event: str) -> bool:
+        """Whether anybody listens to ``event``; cheap enough for a hot path."""
+        return event in self._table
+
+    def emit(self, event: str, *args: Any) -> None:
+        """Call the listeners of ``event`` in the order they were added. One that raises is logged."""
+        for entry in self._table.get(event, ()):
+            if entry.once and not self._taken(event, entry):
+                continue
+            try:
+                entry.listener(*args)
+            except Exception:
+                self._logger.exception("a listener of %r raised", event)
+
+    def _taken(self, event: str, entry: _Entry) -> bool:
+        """Remove a once-entry; False when another thread has it already."""
+        with self._lock:
+            entries = self._table.get(event, ())
+            kept = tuple(e for e in entries if e is not entry)
+            self._replace_locked(event, kept)
+            return len(kept) < len(entries)
+
+    def _replace_locked(self, event: str, entries: tuple[_Entry, ...]) -> None:
+        if entries:
+            self._table[event] = entries
+        else:
+            self._table.pop(event, None)
+
+
+class Listenable:
+    """``on``, ``once`` and ``off`` for a facade that has an ``_emitter``. Any thread may call them."""
+
+    _emitter: Emitter
+
+    def on(self: Self, event: str, listener: Optional[Listener] = None) -> Any:
+        """Call ``listener`` at every ``event``; returns ``self``. Without a listener: a decorator.
+
+        Raises:
+            ValueError: There is no such event.
+        """
+        return self._listen(event, listener, once=False)
+
+    def once(self: Self, event: str, listener: Optional[Listener] = None) -> Any:
+        """Like :meth:`on`, for the next ``event`` only."""
+        return self._listen(event, listener, once=True)
+
+    def off(self: Self, event: str, listener: Optional[Listener] = None) -> Self:
+        """Forget ``listener``, or every listener of ``event``; returns ``self``."""
+        self._emitter.remove(event, listener)
+        return self
+
+    def _listen(self: Self, event: str, listener: Optional[Listener], once: bool) -> Any:
+        if listener is not None:
+            self._emitter.add(event, listener, once)
+            return self
+
+        def decorate(function: Listener) -> Listener:
+            self._emitter.add(event, function, once)
+            return function
+
+        return decorate

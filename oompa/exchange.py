@@ -1,0 +1,199 @@
+"""The client's pending requests, as a pure machine: what happened goes in, what to do comes out.
+
+Inputs are past participles and take a plain ``now``; effects are ``Send``, ``Settle`` and ``Reconnect``. No sockets, no
+threads, no clock; whoever drives it guards it.
+
+Requests with the same timeout share a *lane*, a dict in the order of their deadlines, so adding, finding and removing
+one cost the same however many are pending, and the next deadline is at the head of some lane.
+"""
+
+from typing import Any, Iterator, NamedTuple, Optional, Union
+
+from .errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending
+from .policy import BLAMING_CODES, Tolerance
+
+
+class Pending:
+    """A request that waits for its reply.
+
+    Attributes:
+        id: Unique among the pending.
+        text: The request as it goes on the wire, each time.
+        timeout: Seconds one attempt may take.
+        attempts: How many attempts there may be.
+        future: Whatever the driver settles; the machine never looks at it.
+        attempt: The ordinal of the current attempt, from 1.
+        deadline: When it ends.
+        is_sent: Whether the current connection has carried it.
+    """
+
+    __slots__ = ("id", "text", "timeout", "attempts", "future", "attempt", "deadline", "is_sent")
+
+    def __init__(self, id: str, text: bytes, timeout: float, attempts: int, future: Any = None) -> None:
+        self.id = id
+        self.text = text
+        self.timeout = timeout
+        self.attempts = attempts
+        self.future = future
+        self.attempt = 1
+        self.deadline = 0.0
+        self.is_sent = False
+
+
+class Send(NamedTuple):
+    """Send this request again."""
+
+    pending: Pending
+
+
+class Settle(NamedTuple):
+    """This request has failed."""
+
+    pending: Pending
+    error: OompaError
+
+
+class Reconnect(NamedTuple):
+    """Leave this connection for a new one."""
+
+    reason: str
+
+
+#: Empty lanes are kept up to so many, so that one call after another makes none anew.
+_IDLE_LANES = 8
+
+Effect = Union[Send, Settle, Reconnect]
+Lane = dict[str, Pending]
+
+
+class Exchange:
+    """Requests out, replies in.
+
+    Args:
+        max_pending: Requests beyond which ``dispatched`` refuses.
+        tolerance: When to give a connection up for its timeouts; None: never.
+    """
+
+    def __init__(self, max_pending: int, tolerance: Optional[Tolerance] = None) -> None:
+        self._max_pending = max_pending
+        self._tolerance = tolerance
+        self._pending: Lane = {}
+        self._lanes: dict[float, Lane] = {}
+        self._is_open = False
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def opened(self) -> list[Pending]:
+        """A connection is there: what to send on it, oldest first."""
+        self._is_open = True
+        for pending in self._pending.values():
+            pending.is_sent = True
+        return list(self._pending.values())
+
+    def dispatched(self, pending: Pending, now: float) -> bool:
+        """A request comes in; returns whether to send it now.
+
+        Raises:
+            TooManyPending: ``max_pending`` requests wait already.
+        """
+        if len(self._pending) >= self._max_pending:
+            raise TooManyPending(f"{len(self._pending)} calls are pending, which is max_pending; wait for some to settle")
+        pending.deadline = now + pending.timeout
+        pending.is_sent = self._is_open
+        self._pending[pending.id] = pending
+        lane = self._lanes.get(pending.timeout)
+        if lane is None:
+            lane = self._lanes[pending.timeout] = {}
+        lane[pending.id] = pending
+        return self._is_open
+
+    def received(self, id: Any) -> Optional[Pending]:
+        """A reply came: whose it is, None when nobody waits for it."""
+        pending = self._remove(id) if type(id) is str else None
+        if pending is not None and self._tolerance is not None:
+            self._tolerance.settled(timed_out=False)
+        return pending
+
+    def cancelled(self, id: str) -> None:
+        """The user has given the request up."""
+        self._remove(id)
+
+    def lost(self, code: int, reason: str = "") -> list[Effect]:
+        """The connection is gone. A code that blames what was sent fails what was in flight."""
+        self._is_open = False
+        failed = [p for p in self._pending.values() if p.is_sent] if code in BLAMING_CODES else []
+        for pending in self._pending.values():
+            pending.is_sent = False
+        return self._fail(failed, ConnectionLost(f"the connection was closed with {code} {reason}".rstrip(), code))
+
+    def refused(self, error: ConnectionLost) -> list[Effect]:
+        """The server will not have this client: everything pending fails."""
+        return self._fail(list(self._pending.values()), error)
+
+    def closed(self) -> list[Effect]:
+        """The client is closed: everything pending fails."""
+        self._is_open = False
+        return self._fail(list(self._pending.values()), ClientClosed("the client was closed before the reply came"))
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has passed: attempts end, requests fail, windows close."""
+        effects: list[Effect] = []
+        for pending in self._overdue(now):
+            if pending.attempt >= pending.attempts:
+                self._remove(pending.id)
+                if self._tolerance is not None:
+                    self._tolerance.settled(timed_out=True)
+                times = f"{pending.attempts} × {pending.timeout} s" if pending.attempts > 1 else f"{pending.timeout} s"
+                effects.append(Settle(pending, RequestTimeout(f"no reply to request {pending.id} within {times}")))
+            else:
+                self._start_attempt(pending)
+                if self._is_open:
+                    pending.is_sent = True
+                    effects.append(Send(pending))
+        if self._tolerance is not None and self._tolerance.exceeded(now) and self._is_open:
+            effects.append(Reconnect("more requests timed out than tolerance allows"))
+        return effects
+
+    def due(self) -> float:
+        """When to ``tick`` next."""
+        due = float("inf") if self._tolerance is None else self._tolerance.due
+        for lane in self._lanes.values():
+            for pending in lane.values():
+                due = min(due, pending.deadline)
+                break
+        return due
+
+    def _overdue(self, now: float) -> Iterator[Pending]:
+        """Those whose attempt has ended, taken out of their lanes."""
+        for timeout, lane in list(self._lanes.items()):
+            while lane:
+                pending = next(iter(lane.values()))
+                if pending.deadline > now:
+                    break
+                del lane[pending.id]
+                yield pending
+            if not lane and len(self._lanes) > _IDLE_LANES:
+                del self._lanes[timeout]
+
+    def _start_attempt(self, pending: Pending) -> None:
+        """The next attempt lasts as long as the first, from the end of the last; it goes to the end of its lane."""
+        pending.attempt += 1
+        pending.deadline += pending.timeout
+        self._lanes[pending.timeout][pending.id] = pending
+
+    def _remove(self, id: str) -> Optional[Pending]:
+        pending = self._pending.pop(id, None)
+        if pending is not None:
+            lane = self._lanes.get(pending.timeout, {})
+            lane.pop(id, None)
+            if not lane and len(self._lanes) > _IDLE_LANES:
+                del self._lanes[pending.timeout]
+        return pending
+
+    def _fail(self, failed: list[Pending], error: OompaError) -> list[Effect]:
+        for pending in failed:
+            self._remove(pending.id)
+            if self._tolerance is not None:
+                self._tolerance.settled(timed_out=False)
+        return [Settle(pending, error) for pending in failed]

@@ -1,0 +1,166 @@
+"""Requests and replies, and their texts on the wire.
+
+One JSON object each: a request has ``type``, ``payload`` and ``id``; a success ``type`` OK, ``id`` and ``payload``; a
+failure ``type`` ERR, ``id`` and ``error``. The id is any JSON value and comes back as it went.
+"""
+
+import math
+from typing import Any, Optional, Union
+
+from .codec import NOT_JSON, Codec
+from .errors import ProtocolError
+
+OK = "OK"
+ERR = "ERR"
+
+#: The request type that runs the healthcheck.
+PING = "$OOMPA/PING"
+
+#: Stands for a key that is absent, where None is a value.
+MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+
+
+class Request:
+    """A task to run: what a middleware sees and may change.
+
+    Attributes:
+        type: The task type.
+        payload: What the factory gets; None where the request had none.
+        id: The request's id as it came, ``MISSING`` where it had none. The reply carries it whatever happens to this
+            attribute. A request that is sent again has the same id, so a handler can tell.
+        connection: The server connection it came on.
+    """
+
+    __slots__ = ("type", "payload", "id", "connection")
+
+    def __init__(self, type: str, payload: Any = None, id: Any = MISSING, connection: Any = None) -> None:
+        self.type = type
+        self.payload = payload
+        self.id = id
+        self.connection = connection
+
+    def __repr__(self) -> str:
+        return f"<Request {self.type!r} id={self.id!r}>"
+
+
+class Reply:
+    """The answer to one request.
+
+    Attributes:
+        type: ``"OK"`` or ``"ERR"``.
+        id: The request's id; ``MISSING`` where it had none.
+        payload: The result of an OK.
+        error: The error of an ERR.
+        elapsed: Seconds from the start of the task to its end.
+    """
+
+    __slots__ = ("type", "id", "payload", "error", "elapsed")
+
+    def __init__(self, type: str, id: Any, payload: Any = None, error: Any = None, elapsed: float = 0.0) -> None:
+        self.type = type
+        self.id = id
+        self.payload = payload
+        self.error = error
+        self.elapsed = elapsed
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.type} id={self.id!r}>"
+
+
+class UnreadableRequest(ProtocolError):
+    """A text that is no request. ``id`` is the id to answer with, None where none could be read."""
+
+    def __init__(self, problem: str, id: Any = None) -> None:
+        super().__init__(problem)
+        self.id = id
+
+
+def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) -> Request:
+    """The request a message holds.
+
+    Raises:
+        UnreadableRequest: Not JSON, not an object, without a string type, or with an id that cannot be sent back.
+    """
+    try:
+        fields = codec.decode(text)
+    except NOT_JSON as error:
+        raise UnreadableRequest(f"a request must be JSON: {_brief(error)}") from None
+    if type(fields) is not dict:
+        raise UnreadableRequest(f"a request must be a JSON object, not {_json_name(fields)}")
+    id = fields.get("id", MISSING)
+    if id is not MISSING and type(id) is not str and not _can_return(codec, id):
+        raise UnreadableRequest("the id of a request must be JSON that can be sent back")
+    task = fields.get("type")
+    if type(task) is not str:
+        raise UnreadableRequest(f'the "type" of a request must be a string, not {_json_name(task)}', id)
+    return Request(task, fields.get("payload"), id, connection)
+
+
+def write_request(codec: Codec, type: str, id: str, payload: Any = MISSING) -> bytes:
+    """The text of a request. Raises one of ``NOT_JSON`` for a payload that is not JSON."""
+    if payload is MISSING:
+        return b'{"type":%b,"id":%b}' % (codec.encode(type), codec.encode(id))
+    return b'{"type":%b,"id":%b,"payload":%b}' % (codec.encode(type), codec.encode(id), codec.encode(payload))
+
+
+def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
+    """The type, the id and the payload or error of a reply.
+
+    Raises:
+        ProtocolError: The text is no reply.
+    """
+    try:
+        fields = codec.decode(text)
+    except NOT_JSON as error:
+        raise ProtocolError(f"a reply must be JSON: {_brief(error)}") from None
+    if type(fields) is not dict:
+        raise ProtocolError(f"a reply must be a JSON object, not {_json_name(fields)}")
+    kind = fields.get("type")
+    if kind == OK:
+        return OK, fields.get("id"), fields.get("payload")
+    if kind == ERR:
+        return ERR, fields.get("id"), fields.get("error")
+    raise ProtocolError(f"a reply must have type OK or ERR, not {_brief(kind)}")
+
+
+def write_reply(codec: Codec, reply: Reply) -> bytes:
+    """The text of a reply. Raises one of ``NOT_JSON`` for a payload or an error that is not JSON."""
+    if reply.type == OK:
+        value, form, bare = reply.payload, b'{"type":"OK","id":%b,"payload":%b}', b'{"type":"OK","payload":%b}'
+    else:
+        value, form, bare = reply.error, b'{"type":"ERR","id":%b,"error":%b}', b'{"type":"ERR","error":%b}'
+    if reply.id is MISSING:
+        return bare % codec.encode(value)
+    return form % (codec.encode(reply.id), codec.encode(value))
+
+
+def describe(error: BaseException) -> str:
+    """What the wire says of an exception: ``"<ClassName>: <message>"``, as Node's ``Error.toString``."""
+    try:
+        message = str(error)
+    except Exception:
+        message = ""
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return text.encode(errors="backslashreplace").decode()  # a message may hold lone surrogates
+
+
+def _can_return(codec: Codec, id: Any) -> bool:
+    if type(id) is int:
+        return True
+    if type(id) is float:
+        return math.isfinite(id)  # 1e999 reads as infinity
+    try:
+        codec.encode(id)
+    except NOT_JSON:
+        return False
+    return True
+
+
+def _json_name(value: Any) -> str:
+    names: dict[Any, str] = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _brief(value: Optional[object]) -> str:
+    text = value if isinstance(value, str) else str(value) if isinstance(value, BaseException) else repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,341 @@
+"""The two doors: how a WebSocket gets open on the server and on the client.
+
+simple-websocket finds the socket in a WSGI environ and shakes hands; websocket-client writes the request of the client and
+checks the answer, and goes through proxies. Both are used for that alone (see ``channel``). The only file that imports
+them; their errors end here.
+"""
+
+import base64
+import binascii
+import socket
+import ssl
+import threading
+import time
+from typing import Any, Mapping, NamedTuple, Optional
+from urllib.parse import unquote, urlsplit
+
+import simple_websocket
+import websocket
+
+from .errors import ConnectionLost
+
+#: Bytes the answer to a handshake may have; a real one has a few hundred.
+_ANSWER_LIMIT = 65536
+
+
+# The server's door.
+
+
+class BadHandshake(Exception):
+    """An upgrade request that is none. ``status`` and ``headers`` are for the answer."""
+
+    def __init__(self, problem: str, status: int = 400, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(problem)
+        self.status = status
+        self.headers = headers
+
+
+def wants_websocket(environ: Mapping[str, Any]) -> bool:
+    """Whether a request means to open a WebSocket, well or badly."""
+    return (
+        "websocket" in _tokens(environ, "HTTP_UPGRADE")
+        or "HTTP_SEC_WEBSOCKET_KEY" in environ
+        or "HTTP_SEC_WEBSOCKET_VERSION" in environ
+    )
+
+
+def check_handshake(environ: Mapping[str, Any]) -> None:
+    """Check an upgrade request against :rfc:`6455#section-4.2.1`.
+
+    simple-websocket lets a short key through and turns other faults into a 500.
+
+    Raises:
+        BadHandshake: Naming the fault.
+    """
+    if environ.get("SERVER_PROTOCOL") in ("HTTP/0.9", "HTTP/1.0"):
+        raise BadHandshake("a WebSocket needs HTTP/1.1")
+    if not environ.get("HTTP_HOST"):
+        raise BadHandshake("the Host header is missing")
+    if "websocket" not in _tokens(environ, "HTTP_UPGRADE"):
+        raise BadHandshake("the Upgrade header must be websocket", 426, (("Upgrade", "websocket"),))
+    if "upgrade" not in _tokens(environ, "HTTP_CONNECTION"):
+        raise BadHandshake("the Connection header must contain Upgrade")
+    version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
+    if version != "13":
+        raise BadHandshake(
+            "the Sec-WebSocket-Version header must be 13", 426 if version else 400, (("Sec-WebSocket-Version", "13"),)
+        )
+    try:
+        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 16:
+        raise BadHandshake("the Sec-WebSocket-Key header must be 16 bytes in base64")
+
+
+def _tokens(environ: Mapping[str, Any], name: str) -> list[str]:
+    return [token.strip().lower() for token in environ.get(name, "").split(",")]
+
+
+class _NoThread:
+    """Stands for the thread in which simple-websocket would read."""
+
+    name = ""
+
+    def __init__(self, target: Any) -> None:
+        pass
+
+    def start(self) -> None:
+        """Do nothing."""
+
+
+class Accepted(NamedTuple):
+    """A socket past the server's handshake, and what kind of web server it came from."""
+
+    sock: socket.socket
+    mode: str
+
+
+def accept(environ: Mapping[str, Any]) -> Accepted:
+    """Answer an upgrade request that ``check_handshake`` let pass.
+
+    Raises:
+        RuntimeError: The web server gives no access to its socket.
+        OSError: The peer is gone.
+    """
+    shown = {key: value for key, value in environ.items() if not key.startswith("HTTP_")}
+    for name in ("HTTP_UPGRADE", "HTTP_CONNECTION", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_VERSION"):
+        shown[name] = environ[name]  # no extensions: it would accept deflate
+    shown["HTTP_HOST"] = "localhost"  # it decodes the name and stumbles over odd ones
+    opened = simple_websocket.Server.accept(shown, thread_class=_NoThread)
+    return Accepted(opened.sock, opened.mode)
+
+
+# The client's door.
+
+
+class Address(NamedTuple):
+    """A WebSocket URL, taken apart."""
+
+    url: str
+    host: str
+    port: int
+    is_secure: bool
+
+
+def parse_url(url: str) -> Address:
+    """Take a WebSocket URL apart. Raises ValueError for anything else."""
+    if not isinstance(url, str):
+        raise ValueError(f"the URL must be a string such as 'ws://localhost:9000', not {url!r}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is no WebSocket URL: {error}") from None
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"{url!r} is no WebSocket URL; it must look like 'ws://localhost:9000' or 'wss://example.com/path'")
+    if parts.fragment:
+        raise ValueError(f"{url!r} is no WebSocket URL: it may not have a fragment")
+    if any(character <= " " or character == "\x7f" for character in url):
+        raise ValueError(f"{url!r} is no WebSocket URL: it may not have spaces or control characters")
+    is_secure = parts.scheme == "wss"
+    return Address(url, parts.hostname, port or (443 if is_secure else 80), is_secure)
+
+
+_PROXY_TYPES = ("http", "socks4", "socks4a", "socks5", "socks5h")
+
+
+def proxy_options(proxy: Optional[str]) -> dict[str, Any]:
+    """What websocket-client calls the parts of a proxy URL. Raises ValueError for no proxy URL."""
+    if proxy is None:
+        return {}
+    try:
+        parts = urlsplit(proxy)
+        port = parts.port
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{proxy!r} is no proxy URL: {error}") from None
+    if parts.scheme not in _PROXY_TYPES or not parts.hostname or not port:
+        raise ValueError(f"{proxy!r} is no proxy URL; it must look like 'http://user:password@proxy.example:3128'")
+    options: dict[str, Any] = {
+        "http_proxy_host": parts.hostname,
+        "http_proxy_port": port,
+        "proxy_type": parts.scheme,
+        "http_no_proxy": ["\0"],  # the proxy was asked for: no exceptions from the environment
+    }
+    if parts.username:
+        options["http_proxy_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+    return options
+
+
+class Opened(NamedTuple):
+    """A socket past the client's handshake, and the bytes that came with the answer."""
+
+    sock: socket.socket
+    received: bytes
+
+
+class BadCertificate(ConnectionLost):
+    """The certificate of the server was not accepted; trying again soon is pointless."""
+
+
+class _HandshakeSocket:
+    """A socket as websocket-client reads it: byte by byte from a buffer, under one deadline for everything."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self.received = b""
+        self._sock = sock
+        self._deadline = deadline
+        self._room = _ANSWER_LIMIT
+
+    def recv(self, size: int) -> bytes:
+        if not self.received:
+            self._sock.settimeout(_left(self._deadline))
+            self.received = self._sock.recv(min(4096, self._room))
+            self._room -= len(self.received)
+            if not self._room:
+                raise ConnectionError(f"the answer to the handshake exceeds {_ANSWER_LIMIT} bytes")
+        taken, self.received = self.received[:size], self.received[size:]
+        return taken
+
+    def send(self, data: bytes) -> int:
+        self._sock.settimeout(_left(self._deadline))
+        self._sock.sendall(data)
+        return len(data)
+
+    def gettimeout(self) -> Optional[float]:
+        return self._sock.gettimeout()
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("connecting took longer than connect_timeout")
+    return left
+
+
+class ClientOpening:
+    """One attempt to open a WebSocket. ``abort`` may be called by any thread and wakes the one in ``open``.
+
+    ``_lock`` guards the socket at hand against an abort that comes between two steps.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        headers: Mapping[str, str],
+        ssl_context: Optional[ssl.SSLContext],
+        proxy: dict[str, Any],
+        timeout: float,
+    ) -> None:
+        self._address = address
+        self._headers = [f"{name}: {value}" for name, value in headers.items()]
+        self._ssl_context = ssl_context
+        self._proxy = proxy
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._sock: Optional[socket.socket] = None
+        self._aborted = False
+
+    def open(self) -> Opened:
+        """Connect and shake hands.
+
+        Resolving the name is the system's affair and not under the timeout; connecting, TLS and the handshake together
+        are. Through a proxy the timeout holds for each step.
+
+        Raises:
+            BadCertificate: The server's certificate was not accepted.
+            ConnectionLost: Anything else that kept the connection from opening; ``status`` tells a refusal's HTTP status.
+        """
+        try:
+            return self._open()
+        except websocket.WebSocketBadStatusException as error:
+            self._close()
+            message = f"{self._address.url} answered the handshake with status {error.status_code}{_body_of(error)}"
+            raise ConnectionLost(message, status=error.status_code) from error
+        except ssl.SSLCertVerificationError as error:
+            self._close()
+            raise BadCertificate(f"the certificate of {self._address.host} is not accepted: {error.verify_message}") from error
+        except (websocket.WebSocketException, OSError, ValueError) as error:
+            self._close()
+            raise ConnectionLost(f"{self._address.url} cannot be reached: {error or type(error).__name__}") from error
+
+    def abort(self) -> None:
+        """Give up: ``open`` raises soon."""
+        with self._lock:
+            self._aborted = True
+            sock = self._sock
+        if sock is not None:
+            try:
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def _open(self) -> Opened:
+        deadline = time.monotonic() + self._timeout
+        options: dict[str, Any] = {"header": self._headers, "suppress_origin": True, "redirect_limit": 0}
+        if self._proxy:
+            return self._open_by_proxy(options)
+        sock = self._connect(deadline)
+        if self._address.is_secure:
+            sock = self._start_tls(sock, deadline)
+        shaking = _HandshakeSocket(sock, deadline)
+        websocket.WebSocket().connect(self._address.url, socket=shaking, **options)  # type: ignore[no-untyped-call]
+        return Opened(sock, shaking.received)
+
+    def _connect(self, deadline: float) -> socket.socket:
+        """Try the addresses of the host in order, all under one deadline (websocket-client gives each its own)."""
+        error: Optional[OSError] = None
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            self._address.host, self._address.port, type=socket.SOCK_STREAM
+        ):
+            sock = socket.socket(family, kind, protocol)
+            self._hold(sock)
+            try:
+                sock.settimeout(_left(deadline))
+                sock.connect(address)
+                return sock
+            except OSError as fault:
+                sock.close()
+                error = fault
+        raise error or OSError("the name has no address")
+
+    def _start_tls(self, sock: socket.socket, deadline: float) -> socket.socket:
+        context = self._ssl_context or ssl.create_default_context()
+        wrapped = context.wrap_socket(sock, server_hostname=self._address.host, do_handshake_on_connect=False)
+        self._hold(wrapped)
+        wrapped.settimeout(_left(deadline))
+        wrapped.do_handshake()
+        return wrapped
+
+    def _open_by_proxy(self, options: dict[str, Any]) -> Opened:
+        """Let websocket-client connect: it knows proxies. It reads byte by byte, so nothing is left over."""
+        context = self._ssl_context or (ssl.create_default_context() if self._address.is_secure else None)
+        sslopt: dict[str, Any] = {}
+        if context is not None:  # it would set both to its own defaults
+            sslopt = {"context": context, "cert_reqs": context.verify_mode, "check_hostname": context.check_hostname}
+        opened = websocket.WebSocket(sslopt=sslopt)
+        opened.connect(  # type: ignore[no-untyped-call]
+            self._address.url, timeout=self._timeout, **options, **self._proxy
+        )
+        assert opened.sock is not None
+        self._hold(opened.sock)
+        return Opened(opened.sock, b"")
+
+    def _hold(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._sock = sock
+            if self._aborted:
+                raise ConnectionError("connecting was given up")
+
+    def _close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+
+
+def _body_of(error: websocket.WebSocketBadStatusException) -> str:
+    body = (error.resp_body or b"")[:200].decode(errors="replace").strip()
+    return f": {body}" if body else ""

@@ -1,0 +1,166 @@
+"""What happens to a request: middleware, factory or healthcheck, and the reply that comes of it. No sockets.
+
+Everything runs on the thread that calls. The middleware chain is one callable, replaced whole by ``use``, so running it
+needs no lock.
+"""
+
+import concurrent.futures
+import logging
+import secrets
+from time import monotonic
+from typing import Any, Callable, Mapping, Optional
+
+from .codec import NOT_JSON, Codec
+from .errors import HealthcheckFailed, TaskError
+from .messages import ERR, OK, PING, Reply, Request, describe, write_reply
+from .schema import Factory
+
+Healthcheck = Callable[[], Any]
+CallNext = Callable[[Request], Any]
+Middleware = Callable[[Request, CallNext], Any]
+
+
+def _always_healthy() -> bool:
+    return True
+
+
+class UnknownType(Exception):
+    """No factory for a type; its message goes out without a class name, as Node's."""
+
+
+class Pipeline:
+    """Turns requests into replies, and replies into texts.
+
+    Args:
+        schema: Task types to factories; looked up at each request.
+        healthcheck: Healthy unless it raises or returns False; None: always healthy.
+        codec: How replies become texts.
+        max_reply_size: Bytes of text a reply may have; a larger one becomes an ERR.
+        expose_errors: False: an exception's text stays in the log, and the reply carries an id to find it by.
+        on_unhealthy: Called with what the healthcheck raised.
+        logger: Where exceptions of handlers go, with their tracebacks.
+    """
+
+    def __init__(
+        self,
+        schema: Mapping[str, Factory],
+        healthcheck: Optional[Healthcheck],
+        *,
+        codec: Codec,
+        max_reply_size: int,
+        expose_errors: bool,
+        on_unhealthy: Callable[[BaseException], None],
+        logger: logging.Logger,
+    ) -> None:
+        _check_schema(schema)
+        if healthcheck is not None and not callable(healthcheck):
+            raise TypeError(f"the healthcheck must be callable, not {healthcheck!r}")
+        self._schema = schema
+        self._healthcheck = healthcheck or _always_healthy
+        self._codec = codec
+        self._max_reply_size = max_reply_size
+        self._expose_errors = expose_errors
+        self._on_unhealthy = on_unhealthy
+        self._logger = logger
+        self._middleware: tuple[Middleware, ...] = ()
+        self._run: CallNext = self._run_factory
+
+    def use(self, middleware: Middleware) -> None:
+        """Add a middleware behind those there are."""
+        if not callable(middleware):
+            raise TypeError(f"a middleware must be callable, not {middleware!r}")
+        self._middleware = (*self._middleware, middleware)
+        run: CallNext = self._run_factory
+        for each in reversed(self._middleware):
+            run = _before(each, run)
+        self._run = run
+
+    def handle(self, request: Request) -> Reply:
+        """Run a request; never raises."""
+        started = monotonic()
+        id = request.id
+        try:
+            if request.type in self._schema:
+                reply = Reply(OK, id, payload=self._run(request))
+            elif request.type == PING:
+                reply = Reply(OK, id, payload=self.check_health())
+            else:
+                raise _unknown(request.type)
+        except TaskError as error:
+            reply = Reply(ERR, id, error=error.error)
+        except UnknownType as error:
+            reply = Reply(ERR, id, error=str(error))
+        except BaseException as error:  # sys.exit() in a handler must not end the connection either
+            reply = Reply(ERR, id, error=self._report(request, error))
+        reply.elapsed = monotonic() - started
+        return reply
+
+    def check_health(self) -> Any:
+        """What the healthcheck returned.
+
+        Raises:
+            HealthcheckFailed: It returned False.
+            Exception: Whatever it raised.
+        """
+        try:
+            health = _value_of(self._healthcheck())
+            if health is False:
+                raise HealthcheckFailed("the healthcheck returned False")
+        except BaseException as error:
+            self._on_unhealthy(error)
+            raise
+        return health
+
+    def write(self, reply: Reply) -> tuple[Reply, bytes]:
+        """The text of a reply; of an ERR in its stead when the reply is not JSON or too large."""
+        try:
+            text = write_reply(self._codec, reply)
+        except NOT_JSON as error:
+            return self._write_failure(reply, f"the result is not JSON: {describe(error)}")
+        if len(text) > self._max_reply_size:
+            return self._write_failure(
+                reply, f"the reply of {len(text)} bytes exceeds max_message_size of {self._max_reply_size} bytes"
+            )
+        return reply, text
+
+    def _write_failure(self, reply: Reply, problem: str) -> tuple[Reply, bytes]:
+        failure = Reply(ERR, reply.id, error=problem, elapsed=reply.elapsed)
+        return failure, write_reply(self._codec, failure)
+
+    def _run_factory(self, request: Request) -> Any:
+        try:
+            factory = self._schema[request.type]
+        except KeyError:  # a middleware changed the type
+            raise _unknown(request.type) from None
+        return _value_of(factory(request.payload))
+
+    def _report(self, request: Request, error: BaseException) -> str:
+        if self._expose_errors:
+            self._logger.error("task %r raised", request.type, exc_info=error)
+            return describe(error)
+        error_id = secrets.token_hex(8)
+        self._logger.error("task %r raised (error id %s)", request.type, error_id, exc_info=error)
+        return f"Internal error, id {error_id}"
+
+
+def _check_schema(schema: Mapping[str, Factory]) -> None:
+    if not isinstance(schema, Mapping):
+        raise TypeError(f"the schema must map task types to factories, not {schema!r}")
+    for type, factory in schema.items():
+        if not isinstance(type, str):
+            raise TypeError(f"a task type must be a string, not {type!r}")
+        if not callable(factory):
+            raise TypeError(f"the factory of {type!r} must be callable, not {factory!r}")
+
+
+def _unknown(type: str) -> UnknownType:
+    return UnknownType(f'Unknown request type: "{type}"')
+
+
+def _before(middleware: Middleware, call_next: CallNext) -> CallNext:
+    return lambda request: _value_of(middleware(request, call_next))
+
+
+def _value_of(result: Any) -> Any:
+    """The result itself, or what a Future for it comes to. Whoever made the Future must settle it."""
+    return result.result() if isinstance(result, concurrent.futures.Future) else result

@@ -1,0 +1,150 @@
+"""A connected socket as a channel uses it: one reader at a time, one writer at a time, anybody may shut it down.
+
+Reading blocks in the kernel, at most one ``tick`` (SO_RCVTIMEO), so a read is one system call and no poll. Writing never
+blocks: it takes what the kernel takes. What a stream raises is OSError.
+"""
+
+import select
+import socket
+import ssl
+import struct
+import threading
+from typing import Optional, Union
+
+Data = Union[bytes, memoryview]
+
+
+def _poll(sock: socket.socket, events: int, timeout: Optional[float]) -> bool:
+    poll = select.poll()
+    poll.register(sock, events)
+    return bool(poll.poll(None if timeout is None else max(0.0, timeout) * 1000.0))
+
+
+class PlainStream:
+    """A TCP socket without TLS."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(None)
+        self._sock = sock
+        #: ``recv(size)``: some bytes, ``b""`` at the end, BlockingIOError after a tick of silence.
+        self.recv = sock.recv
+
+    def set_tick(self, tick: Optional[float]) -> None:
+        """Let ``recv`` block for so many seconds at most; None: for ever."""
+        seconds = tick or 0.0
+        timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+
+    def send(self, data: Data) -> int:
+        """Write without waiting; returns the bytes taken, BlockingIOError for none."""
+        return self._sock.send(data, socket.MSG_DONTWAIT)
+
+    def wait_readable(self, timeout: Optional[float]) -> bool:
+        """Whether ``recv`` would return within ``timeout`` seconds."""
+        return _poll(self._sock, select.POLLIN, timeout)
+
+    def wait_writable(self, timeout: float) -> bool:
+        """Whether ``send`` would take something within ``timeout`` seconds."""
+        return _poll(self._sock, select.POLLOUT, timeout)
+
+    def end_writing(self) -> None:
+        """Tell the peer that nothing more comes."""
+        self._shutdown(socket.SHUT_WR)
+
+    def shutdown(self) -> None:
+        """End both directions; wakes a blocked reader. Any thread, any number of times."""
+        self._shutdown(socket.SHUT_RDWR)
+
+    def _shutdown(self, how: int) -> None:
+        try:
+            self._sock.shutdown(how)
+        except OSError:
+            pass  # the peer was quicker
+
+    def close(self) -> None:
+        """Free the descriptor. Nobody may be reading or writing any more."""
+        self._sock.close()
+
+
+class TlsStream:
+    """A TLS socket, on which one thread may read while another writes.
+
+    OpenSSL's state is shared by both directions and Python does not guard it (cpython#77271, cpython#137583), so the socket
+    does not block and ``_lock`` guards each call into it; waiting happens outside, on the descriptor.
+    """
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        sock.settimeout(0.0)
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._tick: Optional[float] = None
+        self._send_waits_for = select.POLLOUT
+
+    def set_tick(self, tick: Optional[float]) -> None:
+        """As for a plain stream."""
+        self._tick = tick
+
+    def recv(self, size: int) -> bytes:
+        """Some bytes, ``b""`` at the end, BlockingIOError after a tick of silence."""
+        while True:
+            try:
+                with self._lock:
+                    return self._sock.recv(size)
+            except ssl.SSLWantReadError:
+                waits_for = select.POLLIN
+            except ssl.SSLWantWriteError:
+                waits_for = select.POLLOUT
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                return b""
+            if not _poll(self._sock, waits_for, self._tick):
+                raise BlockingIOError
+
+    def send(self, data: Data) -> int:
+        """Write without waiting; returns the bytes taken, BlockingIOError for none."""
+        try:
+            with self._lock:
+                return self._sock.send(data)
+        except ssl.SSLWantWriteError:
+            self._send_waits_for = select.POLLOUT
+        except ssl.SSLWantReadError:
+            self._send_waits_for = select.POLLIN
+        raise BlockingIOError
+
+    def wait_readable(self, timeout: Optional[float]) -> bool:
+        """Whether ``recv`` may return within ``timeout`` seconds: OpenSSL may hold bytes the descriptor no longer shows."""
+        with self._lock:
+            pending = self._sock.pending()
+        return pending > 0 or _poll(self._sock, select.POLLIN, timeout)
+
+    def wait_writable(self, timeout: float) -> bool:
+        """Whether ``send`` may take something within ``timeout`` seconds."""
+        return _poll(self._sock, self._send_waits_for, timeout)
+
+    def end_writing(self) -> None:
+        """Tell the peer that nothing more comes."""
+        self._shutdown(socket.SHUT_WR)
+
+    def shutdown(self) -> None:
+        """End both directions; wakes a blocked reader. Any thread, any number of times."""
+        self._shutdown(socket.SHUT_RDWR)
+
+    def _shutdown(self, how: int) -> None:
+        try:
+            # Not SSLSocket.shutdown: it drops the TLS object, and a reader would get ciphertext as data.
+            socket.socket.shutdown(self._sock, how)
+        except OSError:
+            pass  # the peer was quicker
+
+    def close(self) -> None:
+        """Free the descriptor. Nobody may be reading or writing any more."""
+        self._sock.close()
+
+
+Stream = Union[PlainStream, TlsStream]
+
+
+def stream_of(sock: socket.socket) -> Stream:
+    """The stream of a connected socket; small writes are sent at once (TCP_NODELAY)."""
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else PlainStream(sock)

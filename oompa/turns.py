@@ -1,0 +1,183 @@
+"""Who reads a client's connection: one thread at a time, and rather one that waits for a reply than one kept for it.
+
+A caller that waits for its reply reads the socket itself (it *leads*), which spares it being woken by another thread. When
+its own reply is there it passes the lead to another waiting caller, or leaves it free. The *keeper*, the link's own
+thread, takes the lead when it has been free for a few milliseconds, so pings, closing and replies that nobody waits for
+are read as well, and steps down when a caller waits.
+
+``_lock`` guards the leader, the line of waiting callers and whether there is something to read. Wakers are released and
+reading happens outside it. Every waker a thread sleeps on is released by: a leader that steps down in its favour, the
+settling of its call, or its own timeout.
+"""
+
+import threading
+from collections import deque
+from time import monotonic
+from typing import Callable, Optional
+
+from .call import Call, release
+from .channel import Channel, ChannelClosed
+from .frames import Message
+
+#: Seconds the lead stays free before the keeper takes it; also how often the parked keeper looks.
+STALE = 0.005
+
+#: Seconds of silence after which a leading caller looks whether its call was settled elsewhere.
+TICK = 0.02
+
+#: Seconds the leading keeper reads at most before it looks around; anything that needs it sooner wakes it.
+_KEEPER_LOOK = 60.0
+
+Apply = Callable[[list[Message]], None]
+
+
+class _Waiter:
+    """A caller that waits: leading, in line, or neither. Asleep it waits to acquire ``waker``."""
+
+    __slots__ = ("call", "waker")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.waker: Optional[threading.Lock] = None
+
+
+class Turns:
+    """The lead of one client's connections, one after the other.
+
+    Args:
+        apply: Deals with the messages a leader has read.
+    """
+
+    def __init__(self, apply: Apply) -> None:
+        self._apply = apply
+        self._lock = threading.Lock()
+        self._channel: Optional[Channel] = None
+        self._leader: Optional[object] = None
+        self._line: deque[_Waiter] = deque()
+        self._leads = 0
+        self._lost: Optional[ChannelClosed] = None
+        self._keeper_waker = threading.Lock()
+        self._keeper_waker.acquire()
+
+    def wait_for(self, call: Call, timeout: Optional[float]) -> None:
+        """Read, or stand in line, until ``call`` is done or ``timeout`` seconds have passed. Any thread."""
+        deadline = None if timeout is None else monotonic() + timeout
+        me = _Waiter(call)
+        try:
+            while not call.is_settled:
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    return
+                if self._take_or_join(me):
+                    self._lead(me, deadline)
+                else:
+                    self._sleep(me, left)
+        finally:
+            if self._leader is me or self._line:
+                self._leave(me)
+
+    def _take_or_join(self, me: _Waiter) -> bool:
+        """Take the lead if it is free or was passed to this caller; else stand in line."""
+        with self._lock:
+            if self._channel is not None and (self._leader is None or self._leader is me):
+                self._leader = me
+                return True
+            if me not in self._line:
+                self._line.append(me)
+            return False
+
+    def keep(self, channel: Channel) -> ChannelClosed:
+        """Read ``channel`` whenever no caller does, until it ends; returns how it ended. The keeper's thread alone."""
+        channel.set_tick(TICK)
+        with self._lock:
+            self._channel = channel
+            self._lost = None
+            self._leader = self
+        self._read_as_keeper(channel)
+        while (closed := self._park()) is None:
+            self._read_as_keeper(channel)
+        return closed
+
+    def _read_as_keeper(self, channel: Channel) -> None:
+        """Read until a caller waits or the channel ends."""
+        try:
+            while not self._line:
+                self._apply(channel.receive(_KEEPER_LOOK))
+        except ChannelClosed as closed:
+            return self._step_down(closed)
+        self._step_down(None)
+
+    def _park(self) -> Optional[ChannelClosed]:
+        """Let callers read until the lead is free and stale, and take it; or until the channel has ended, and tell how."""
+        leads = -1
+        while True:
+            with self._lock:
+                if self._leader is None:
+                    if self._lost is not None:
+                        return self._lost
+                    if self._leads == leads:
+                        self._leader = self
+                        return None
+                    leads = self._leads
+            self._keeper_waker.acquire(timeout=STALE)
+
+    def _lead(self, me: _Waiter, deadline: Optional[float]) -> None:
+        """Read until the call is settled, its time is over or the channel ends."""
+        channel, call = self._channel, me.call
+        assert channel is not None
+        closed: Optional[ChannelClosed] = None
+        try:
+            while not call.is_settled:
+                wait = None
+                if deadline is not None:
+                    left = deadline - monotonic()
+                    if left <= 0:
+                        break
+                    wait = left if left < TICK else None
+                self._apply(channel.receive(wait))
+        except ChannelClosed as ended:
+            closed = ended
+        except BaseException:
+            if not channel.is_idle:
+                channel.abort("interrupted while reading")
+            raise
+        finally:
+            self._step_down(closed)
+
+    def _step_down(self, closed: Optional[ChannelClosed]) -> None:
+        """Pass the lead to a caller in line, or leave it free. ``closed``: there is nothing left to read."""
+        heir: Optional[_Waiter] = None
+        with self._lock:
+            self._leads += 1
+            if closed is not None:
+                self._channel = None
+                self._lost = closed
+            while self._line and self._channel is not None and heir is None:
+                heir = self._line.popleft()
+                if heir.call.is_settled:
+                    heir = None
+            self._leader = heir
+        if heir is not None and heir.waker is not None:
+            release(heir.waker)
+        elif closed is not None:
+            release(self._keeper_waker)
+
+    def _sleep(self, me: _Waiter, left: Optional[float]) -> None:
+        """Wait until the call is settled, the lead comes, or the time is over."""
+        if me.waker is None:
+            me.waker = threading.Lock()
+            me.waker.acquire()
+            me.call.add_waker(me.waker)
+        if not me.call.is_settled and self._leader is not me:
+            me.waker.acquire(timeout=-1 if left is None else left)
+
+    def _leave(self, me: _Waiter) -> None:
+        """The caller goes; a lead that came to it meanwhile goes on to the next."""
+        if me.waker is not None:
+            me.call.remove_waker(me.waker)
+        with self._lock:
+            leads = self._leader is me
+            if not leads and me in self._line:
+                self._line.remove(me)
+        if leads:
+            self._step_down(None)

@@ -1,0 +1,86 @@
+"""Finds tasks that take long, so that fast ones need no hand-off to a pool.
+
+One thread looks every few milliseconds at what is running, while anything has been running lately; idle, it is parked.
+``_busy`` maps each worker to the start of its task. Its operations are single dict operations, atomic in CPython, so the
+hot path takes no lock here. ``_lock`` guards the thread's coming and going.
+"""
+
+import threading
+from time import monotonic
+from typing import Optional, Protocol
+
+#: Seconds a task may hold up the others of its connection; also how often the thread looks.
+PATIENCE = 0.005
+
+#: Looks without any task before the thread parks; so waking it costs at most about one wake-up a second.
+_IDLE_LOOKS = 200
+
+
+class Worker(Protocol):
+    """Something that runs tasks one at a time."""
+
+    def stuck(self) -> None:
+        """Its task has been running for ``PATIENCE`` seconds; called at most once a task, on the watcher's thread."""
+
+
+class Watcher:
+    """Calls ``stuck`` of workers whose task takes long. The thread starts at the first task and ends at ``close``."""
+
+    def __init__(self) -> None:
+        self._busy: dict[Worker, float] = {}
+        self._lock = threading.Lock()
+        self._thread: Optional[threading.Thread] = None
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._parked = True
+
+    def began(self, worker: Worker) -> None:
+        """``worker`` starts a task."""
+        self._busy[worker] = monotonic()
+        if self._parked:
+            self._unpark()
+
+    def ended(self, worker: Worker) -> None:
+        """The task of ``worker`` is over."""
+        self._busy.pop(worker, None)
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._lock:
+            self._closing.set()
+            thread = self._thread
+        self._wake.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _unpark(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._closing.is_set():
+                thread = threading.Thread(target=self._watch, name="oompa-watcher", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no thread to be had; the next task tries again
+                    return
+                self._thread = thread
+            self._parked = False
+        self._wake.set()
+
+    def _watch(self) -> None:
+        idle_looks = 0
+        while not self._closing.wait(PATIENCE):
+            now = monotonic()
+            for worker, began in list(self._busy.items()):
+                if now - began >= PATIENCE and self._busy.pop(worker, None) is not None:
+                    worker.stuck()
+            idle_looks = 0 if self._busy else idle_looks + 1
+            if idle_looks > _IDLE_LOOKS:
+                self._park()
+                idle_looks = 0
+
+    def _park(self) -> None:
+        """Wait for ``began`` or ``close``. ``began`` stores and then looks at ``_parked``; here it is the other way round."""
+        self._wake.clear()
+        self._parked = True
+        if not self._busy and not self._closing.is_set():
+            self._wake.wait()
+        self._parked = False
