@@ -1,0 +1,105 @@
+"""The systems that are compared, one module each.
+
+A module has ``serve(port)``, which blocks, and ``Client(port)``, which is a ``Client`` as below. It may have
+``SharedClient(port)``, where threads that share one connection need another kind of client than a single thread does.
+A module whose clients are no Python has ``work(assignment)`` instead, which takes over the client process.
+
+Only child processes import these modules, so that none of them can disturb the program or one another.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol
+
+ONE_AT_A_TIME = "a connection carries one call at a time"
+NOT_SHARED = "threads may not share a client"
+NO_THREADS = {"W7": "Node has no threads"}
+
+
+class Client(Protocol):
+    """One connection to a calculator."""
+
+    def call_add(self, x: int, y: int) -> int:
+        """Return x + y as the server has it."""
+
+    def echo(self, text: str) -> str:
+        """Return the text that the server sends back."""
+
+    def pipeline(self, calls: int, in_flight: int) -> None:
+        """Make so many ADDs with so many in flight, and check the answers."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One entry of the comparison.
+
+    Attributes:
+        module: the module of this package that knows it.
+        packages: what that module imports; the report names their versions.
+        cannot: workloads it cannot do, each with the reason.
+        options: keyword arguments for the module's functions and classes.
+        becomes_another_program: whether its processes are soon none of Python.
+    """
+
+    module: str
+    packages: tuple[str, ...] = ()
+    cannot: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    becomes_another_program: bool = False
+
+    def load(self) -> ModuleType:
+        """Import the module."""
+        return importlib.import_module(f"{__name__}.{self.module}")
+
+    def serve(self, port: int) -> None:
+        """Serve on a port of the loopback interface until killed."""
+        self.load().serve(port, **self.options)
+
+    def connect(self, port: int) -> Client:
+        """Return a client for one thread."""
+        client: Client = self.load().Client(port, **self.options)
+        return client
+
+    def connect_shared(self, port: int) -> Client:
+        """Return a client that threads may share."""
+        module = self.load()
+        client: Client = getattr(module, "SharedClient", module.Client)(port, **self.options)
+        return client
+
+    def missing(self) -> str | None:
+        """Say what keeps it from running here; None if nothing does."""
+        for package in self.packages:
+            if importlib.util.find_spec(package) is None:
+                return f"{package} is not installed"
+        reason: str | None = self.load().missing() if self.becomes_another_program else None
+        return reason
+
+
+SYSTEMS = {
+    "tcp": System("tcp"),
+    "rpyc": System("rpyc", ("rpyc",)),
+    "Pyro5": System("pyro5", ("Pyro5",), {"W2": ONE_AT_A_TIME, "W7": NOT_SHARED}),
+    "thriftpy2": System("thriftpy2", ("thriftpy2",), {"W2": ONE_AT_A_TIME, "W7": NOT_SHARED}),
+    "grpcio": System("grpcio", ("grpc", "grpc_tools")),
+    "websockets": System("websockets", ("websockets",)),
+    "http": System(
+        "http",
+        ("flask", "gunicorn", "requests"),
+        {"W2": ONE_AT_A_TIME, "W5": "a connection exists only while it is used", "W7": NOT_SHARED},
+    ),
+    "node": System("node", cannot=NO_THREADS, becomes_another_program=True),
+    "node-plain": System("node", (), NO_THREADS, {"deflate": False}, becomes_another_program=True),
+    "oompa": System("oompa", ("oompa",), options={"codec": "json"}),
+    "oompa-fast": System("oompa", ("oompa", "msgspec"), options={"codec": "auto"}),
+    "oompa-gunicorn": System("oompa_gunicorn", ("oompa", "gunicorn"), options={"codec": "json"}),
+}
+
+#: Servers that only the curves need; no entries of the comparison.
+EXTRAS = {"half-silent": System("half_silent", ("websockets",))}

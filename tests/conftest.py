@@ -1,0 +1,97 @@
+"""What every test gets: a check that it leaves no thread and no descriptor behind, servers and clients that are closed."""
+
+import gc
+import os
+import threading
+import time
+
+import pytest
+
+from oompa import Client, Server
+
+#: Seconds to wait for what must happen; a healthy run never waits so long.
+CEILING = 10.0
+
+
+def wait_until(condition, ceiling=CEILING):
+    """Wait for a condition that nothing announces; fails when the ceiling is reached."""
+    deadline = time.monotonic() + ceiling
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        pause.wait(0.005)
+
+
+def open_descriptors():
+    """What this process has open, by descriptor."""
+    found = {}
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []:
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            pass  # the listing's own
+    return {name: target for name, target in found.items() if not target.startswith("/proc/")}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """After each test the same threads and descriptors are there as before it."""
+    threads, descriptors = set(threading.enumerate()), set(open_descriptors())
+    yield
+    gc.collect()
+
+    def is_clean():
+        return set(threading.enumerate()) <= threads and set(open_descriptors()) <= descriptors
+
+    try:
+        wait_until(is_clean, ceiling=5.0)
+    except AssertionError:
+        left = [thread.name for thread in set(threading.enumerate()) - threads]
+        opened = {name: target for name, target in open_descriptors().items() if name not in descriptors}
+        pytest.fail(f"left behind: threads {left}, descriptors {opened}")
+
+
+@pytest.fixture
+def serve():
+    """Start servers: ``serve(schema, healthcheck, **options)``; closed after the test."""
+    servers = []
+
+    def start(schema=None, healthcheck=None, *, port=0, **options):
+        server = Server(CALCULATOR if schema is None else schema, healthcheck, **options)
+        servers.append(server)
+        server.listen(port).result(CEILING)
+        return server
+
+    yield start
+    for closing in [server.close(timeout=0.5) for server in servers]:
+        closing.result(CEILING)
+
+
+@pytest.fixture
+def connect():
+    """Make clients: ``connect(server_or_url, methods, **options)``; closed after the test."""
+    clients = []
+
+    def make(server, methods=None, **options):
+        url = server if isinstance(server, str) else f"ws://127.0.0.1:{server.port}"
+        client = Client(url, methods, **options)
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+def _divide(payload):
+    return payload["x"] / payload["y"]
+
+
+CALCULATOR = {
+    "ADD": lambda payload: payload["x"] + payload["y"],
+    "SUB": lambda payload: payload["x"] - payload["y"],
+    "MUL": lambda payload: payload["x"] * payload["y"],
+    "DIV": _divide,
+    "ECHO": lambda payload: payload,
+    "SLEEP": lambda payload: time.sleep((payload or {}).get("seconds", 0.8)),
+}

@@ -1,0 +1,589 @@
+"""The client over real sockets: dispatching, events, reconnecting, closing, forking, options."""
+
+import asyncio
+import concurrent.futures
+import gc
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+from conftest import CALCULATOR, CEILING, wait_until
+
+from oompa import (
+    Client,
+    ClientClosed,
+    ConnectionLost,
+    OompaError,
+    RemoteError,
+    RequestTimeout,
+    Server,
+    TooManyPending,
+)
+
+ADD = {"type": "ADD", "factory": lambda x, y: {"x": x, "y": y}}
+
+
+@pytest.fixture
+def nowhere():
+    """The URL of a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    return f"ws://127.0.0.1:{port}"
+
+
+# Usage.
+
+
+def test_lean_usage_of_the_seed(serve, connect):
+    call = connect(serve()).dispatch("ADD", {"x": 1, "y": 6})
+    assert call.result(CEILING) == 7
+    assert isinstance(call, concurrent.futures.Future)
+    assert call.type == "ADD" and isinstance(call.id, str)
+
+
+def test_verbose_usage_of_the_seed(serve, connect):
+    pair = ADD["factory"]
+    methods = {name.lower(): {"type": name, "factory": pair} for name in ("ADD", "SUB", "MUL", "DIV")}
+    client = connect(serve(), methods)
+    assert [client.add(6, 3).result(CEILING), client.sub(6, 3).result(CEILING)] == [9, 3]
+    assert [client.mul(x=6, y=3).result(CEILING), client.div(6, 3).result(CEILING)] == [18, 2]
+    assert {"add", "sub", "mul", "div"} <= set(dir(client))
+
+
+def test_method_without_factory_takes_the_payload(serve, connect):
+    client = connect(serve(), {"echo": {"type": "ECHO"}})
+    assert client.echo([1]).result(CEILING) == [1]
+    assert client.echo().result(CEILING) is None
+
+
+def test_call_blocks_for_the_result_or_the_error(serve, connect):
+    client = connect(serve())
+    assert client.call("MUL", {"x": 3, "y": 5}) == 15
+    with pytest.raises(RemoteError) as caught:
+        client.call("DIV", {"x": 1, "y": 0})
+    assert caught.value.error == "ZeroDivisionError: division by zero"
+    assert isinstance(caught.value, OompaError)
+
+
+@pytest.mark.parametrize("payload", [None, True, 0, -1.5, "", "ünï✓\U0001f600\u2028", [], [[1], {}], {"": {"a": None}}, 2**80])
+@pytest.mark.parametrize("codec", ["json", "msgspec"])
+def test_payload_of_every_json_type_comes_back_as_it_went(serve, connect, payload, codec):
+    result = connect(serve(codec=codec), codec=codec).call("ECHO", payload)
+    assert result == payload and type(result) is type(payload)
+
+
+@pytest.mark.parametrize("size", [125, 126, 65535, 65536, 1 << 20])
+def test_payload_of_every_length_form_comes_back(serve, connect, size):
+    assert connect(serve()).call("ECHO", "é" + "x" * size) == "é" + "x" * size
+
+
+@pytest.mark.parametrize("payload", [{1, 2}, float("nan"), "\udc00", object(), b"bytes"])
+def test_payload_that_is_not_json_is_raised_by_dispatch_and_harms_nobody(serve, connect, payload):
+    client = connect(serve())
+    with pytest.raises((TypeError, ValueError)):
+        client.dispatch("ECHO", payload)
+    assert client.call("ECHO", 1) == 1
+
+
+def test_request_larger_than_max_message_size_is_refused_by_name(serve, connect):
+    client = connect(serve(), max_message_size=1000)
+    with pytest.raises(ValueError, match="max_message_size"):
+        client.dispatch("ECHO", "x" * 1000)
+    assert client.call("ECHO", "x" * 100) == "x" * 100
+
+
+def test_futures_work_with_wait_as_completed_and_wrap_future(serve, connect):
+    client = connect(serve(), {"add": ADD})
+    calls = [client.add(n, n) for n in range(20)]
+    done, pending = concurrent.futures.wait(calls, timeout=CEILING)
+    assert not pending and {call.result() for call in done} == {2 * n for n in range(20)}
+    completed = concurrent.futures.as_completed([client.add(n, 1) for n in range(20)], timeout=CEILING)
+    assert {call.result() for call in completed} == set(range(1, 21))
+
+    async def gather():
+        return await asyncio.gather(*(asyncio.wrap_future(client.add(n, 2)) for n in range(20)))
+
+    assert asyncio.run(gather()) == list(range(2, 22))
+
+
+def test_one_client_serves_many_threads(serve, connect):
+    client, faults = connect(serve(), {"add": ADD}), []
+
+    def work(number):
+        for n in range(100):
+            if client.add(number, n).result(CEILING) != number + n:
+                faults.append((number, n))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(CEILING)
+    assert not faults
+
+
+def test_ids_are_unique_among_clients(serve, connect):
+    server = serve()
+    clients = [connect(server) for _ in range(4)]
+    ids = [client.dispatch("ECHO", n).id for client in clients for n in range(50)]
+    assert len(set(ids)) == len(ids)
+
+
+# Callbacks.
+
+
+def test_callbacks_run_in_order_on_one_thread_of_the_client(serve, connect):
+    client, seen, over = connect(serve()), [], threading.Event()
+    for n in range(50):
+        client.dispatch("ECHO", n).add_done_callback(
+            lambda call: seen.append((call.result(), threading.current_thread().name))
+        )
+    client.call("ECHO", None)
+    client.dispatch("ECHO").add_done_callback(lambda _: over.set())
+    assert over.wait(CEILING)
+    assert [result for result, _ in seen] == list(range(50))
+    assert len({name for _, name in seen}) == 1 and threading.current_thread().name not in seen[0]
+
+
+def test_callback_that_raises_sleeps_or_calls_back_holds_up_nobody(serve, connect):
+    client, release, inner = connect(serve()), threading.Event(), []
+    over = threading.Event()
+
+    def nested(_):
+        inner.append(client.call("ECHO", "inside"))
+        over.set()
+
+    client.dispatch("ECHO").add_done_callback(lambda _: 1 / 0)
+    client.dispatch("ECHO").add_done_callback(lambda _: release.wait(CEILING))
+    client.dispatch("ECHO").add_done_callback(nested)
+    try:
+        assert [client.call("ECHO", n, timeout=CEILING) for n in range(20)] == list(range(20))
+        assert not inner
+    finally:
+        release.set()
+    assert over.wait(CEILING) and inner == ["inside"]
+
+
+def test_callback_added_to_a_done_call_runs_too(serve, connect):
+    client, over = connect(serve()), threading.Event()
+    call = client.dispatch("ECHO", 1)
+    assert call.result(CEILING) == 1
+    call.add_done_callback(lambda _: over.set())
+    assert over.wait(CEILING)
+
+
+# Timeouts and cancelling.
+
+
+def test_result_timeout_leaves_the_request_pending(serve, connect):
+    release = threading.Event()
+    client = connect(serve({"WAIT": lambda _: release.wait(CEILING)}))
+    call = client.dispatch("WAIT")
+    with pytest.raises(concurrent.futures.TimeoutError):
+        call.result(timeout=0.05)
+    with pytest.raises(concurrent.futures.TimeoutError):
+        call.exception(timeout=0.01)
+    assert not call.done()
+    release.set()
+    assert call.result(CEILING) is True and call.exception() is None
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_request_timeout_comes_after_all_attempts_connected_or_not(serve, connect, nowhere, connected):
+    release, runs = threading.Event(), []
+
+    def wait(_):
+        runs.append(1)
+        release.wait(CEILING)
+
+    server = serve({"WAIT": wait})
+    client = connect(server if connected else nowhere, timeout=0.1, attempts=3, tolerance=None)
+    started = time.monotonic()
+    try:
+        with pytest.raises(RequestTimeout) as caught:
+            client.dispatch("WAIT").result(CEILING)
+        assert time.monotonic() - started >= 0.3
+        assert isinstance(caught.value, (TimeoutError, concurrent.futures.TimeoutError))
+        assert isinstance(caught.value, concurrent.futures.TimeoutError) and isinstance(caught.value, TimeoutError)
+    finally:
+        release.set()
+    assert len(runs) == (1 if connected else 0)  # copies of what runs are dropped by the server
+
+
+def test_call_timeout_replaces_the_limit_of_one_request(serve, connect):
+    release = threading.Event()
+    client = connect(serve({"WAIT": lambda _: release.wait(CEILING), **CALCULATOR}), timeout=CEILING)
+    try:
+        with pytest.raises(RequestTimeout, match="0.1"):
+            client.call("WAIT", timeout=0.1)
+        with pytest.raises(RequestTimeout):
+            client._dispatch("WAIT", None, 0.1).result(CEILING)
+        assert client.ping(timeout=0.5).result() is True
+        assert client.call("ADD", {"x": 1, "y": 1}, timeout=CEILING) == 2
+    finally:
+        release.set()
+
+
+def test_cancelled_call_is_forgotten_and_its_reply_dropped(serve, connect):
+    release = threading.Event()
+    client = connect(serve({"WAIT": lambda _: release.wait(CEILING), **CALCULATOR}))
+    call, seen = client.dispatch("WAIT"), []
+    call.add_done_callback(seen.append)
+    assert call.cancel() and call.cancelled() and call.cancel()
+    with pytest.raises(concurrent.futures.CancelledError):
+        call.result(CEILING)
+    assert concurrent.futures.wait([call], timeout=CEILING).done == {call}
+    release.set()
+    assert client.call("ADD", {"x": 1, "y": 1}) == 2
+    wait_until(lambda: seen == [call])
+    assert not client.dispatch("ECHO", 1).result(CEILING) is None
+
+
+def test_done_call_cannot_be_cancelled(serve, connect):
+    call = connect(serve()).dispatch("ECHO", 1)
+    call.result(CEILING)
+    assert not call.cancel() and call.result() == 1
+
+
+def test_max_pending_bounds_what_waits(connect, nowhere):
+    client = connect(nowhere, max_pending=3)
+    calls = [client.dispatch("ECHO") for _ in range(3)]
+    with pytest.raises(TooManyPending, match="max_pending"):
+        client.dispatch("ECHO")
+    calls[0].cancel()
+    client.dispatch("ECHO")
+
+
+# Events and reconnecting.
+
+
+def test_ok_and_err_events_of_an_id_are_told(serve, connect):
+    server = serve()
+    client, told, over = connect(server, no_server=True), [], threading.Event()
+    good, bad = client.dispatch("ADD", {"x": 1, "y": 1}), client.dispatch("DIV", {"x": 1, "y": 0})
+    client.on(f"OK:{good.id}", lambda payload: told.append(payload))
+    client.once(f"ERR:{bad.id}", lambda error: told.append(error)).on(f"ERR:{bad.id}", lambda _: over.set())
+    client.start()
+    assert over.wait(CEILING)
+    assert told == [2, "ZeroDivisionError: division by zero"]
+
+
+def test_no_server_connects_at_start_only(serve, connect):
+    server = serve()
+    client = connect(server, no_server=True)
+    call = client.dispatch("ECHO", 1)
+    with pytest.raises(concurrent.futures.TimeoutError):
+        call.result(timeout=0.05)
+    assert not server.connections
+    client.start()
+    client.start()
+    assert call.result(CEILING) == 1
+
+
+def test_calls_before_the_server_is_there_are_answered_when_it_comes(serve, connect, nowhere):
+    client, events = connect(nowhere, reconnect_interval=0.05, no_server=True), []
+    for event in ("error", "host-closed", "reconnect-failed", "reconnected"):
+        client.on(event, lambda *args, event=event: events.append((event, *args)))
+    failed = threading.Event()
+    client.on("reconnect-failed", failed.set)
+    client.start()
+    call = client.dispatch("ECHO", "early")
+    assert failed.wait(CEILING)
+    serve(port=int(nowhere.rsplit(":", 1)[1]))
+    assert call.result(CEILING) == "early"
+    wait_until(lambda: events[-1] == ("reconnected",))
+    names = [event[0] for event in events]
+    assert names[:4] == ["error", "host-closed", "error", "reconnect-failed"]
+    assert isinstance(events[0][1], ConnectionLost)
+
+
+def test_pending_calls_survive_a_server_that_closes_and_comes_back(serve, connect):
+    server, runs = serve({"TASK": lambda number: runs.append(number) or number}), []
+    port = server.port
+    client, events = connect(server, reconnect_interval=0.05), []
+    for event in ("host-closed", "reconnected"):
+        client.on(event, lambda event=event: events.append(event))
+    assert client.call("TASK", 0) == 0
+    server.close().result(CEILING)
+    calls = [client.dispatch("TASK", number) for number in range(1, 50)]
+    server.listen(port).result(CEILING)
+    assert [call.result(CEILING) for call in calls] == list(range(1, 50))
+    assert sorted(set(runs)) == list(range(50))
+    wait_until(lambda: events[-1:] == ["reconnected"])
+    assert events == ["host-closed", "reconnected"]
+
+
+def test_refused_handshake_fails_what_is_pending_and_tells_the_status(serve, connect):
+    client = connect(serve(authenticate=lambda request: False), no_server=True)
+    call = client.dispatch("ECHO")
+    client.start()
+    with pytest.raises(ConnectionLost) as caught:
+        call.result(CEILING)
+    assert caught.value.status == 401 and isinstance(caught.value, ConnectionError)
+
+
+def test_full_server_is_tried_again(serve, connect):
+    server = serve(max_connections=1)
+    first = connect(server)
+    assert first.call("ECHO", 1) == 1
+    second = connect(server, reconnect_interval=0.05)
+    call = second.dispatch("ECHO", 2)
+    with pytest.raises(concurrent.futures.TimeoutError):
+        call.result(0.15)
+    first.close()
+    assert call.result(CEILING) == 2
+
+
+def test_close_code_that_blames_the_message_fails_what_was_in_flight(serve, connect):
+    client = connect(serve(max_message_size=1000), reconnect_interval=0.01)
+    with pytest.raises(ConnectionLost) as caught:
+        client.call("ECHO", "x" * 2000)
+    assert caught.value.code == 1009
+    assert client.call("ECHO", "x", timeout=CEILING) == "x"
+
+
+def test_listener_that_raises_is_logged_and_harms_nothing(serve, connect, caplog):
+    server = serve()
+    client, over = connect(server, reconnect_interval=0.05), threading.Event()
+    assert client.call("ECHO", 1) == 1
+    client.on("reconnected", lambda: 1 / 0).on("reconnected", over.set)
+    server.disconnect()
+    assert over.wait(CEILING)
+    assert client.call("ECHO", 2) == 2
+    assert any("listener" in record.getMessage() for record in caplog.records)
+
+
+# Closing.
+
+
+def test_close_fails_what_is_pending_and_what_comes_after(serve, connect):
+    release = threading.Event()
+    client = connect(serve({"WAIT": lambda _: release.wait(CEILING)}))
+    calls, seen = [client.dispatch("WAIT") for _ in range(5)], []
+    calls[0].add_done_callback(seen.append)
+    client.close()
+    release.set()
+    for call in calls:
+        with pytest.raises(ClientClosed):
+            call.result(CEILING)
+    assert seen == [calls[0]]
+    for use in (lambda: client.dispatch("ECHO"), lambda: client.call("ECHO"), client.ping, client.start):
+        with pytest.raises(ClientClosed, match="closed"):
+            use()
+    client.close()
+
+
+def test_client_closes_with_1001(serve, connect):
+    codes, over = [], threading.Event()
+    server = serve()
+    server.on("terminated", lambda connection: over.set())
+    client = connect(server)
+    client.call("ECHO", 1)
+    channel = server.connections[0]._channel
+    client.close()
+    assert over.wait(CEILING)
+    codes.append(channel._ended.code)
+    assert codes == [1001]
+
+
+def test_close_from_a_callback_ends_the_client(serve, connect):
+    client, over = connect(serve()), threading.Event()
+
+    def close(_):
+        client.close()
+        over.set()
+
+    client.dispatch("ECHO").add_done_callback(close)
+    assert over.wait(CEILING)
+    with pytest.raises(ClientClosed):
+        client.dispatch("ECHO")
+
+
+def test_close_while_connecting_returns_soon():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Client(f"ws://127.0.0.1:{silent.getsockname()[1]}", connect_timeout=60.0)
+        call = client.dispatch("ECHO")
+        visitor, _ = silent.accept()
+        with visitor:
+            started = time.monotonic()
+            client.close()
+            assert time.monotonic() - started < 2.0
+        with pytest.raises(ClientClosed):
+            call.result(CEILING)
+
+
+def test_context_manager_closes(serve):
+    with Client(f"ws://127.0.0.1:{serve().port}") as client:
+        assert client.call("ECHO", 1) == 1
+    with pytest.raises(ClientClosed):
+        client.call("ECHO", 1)
+
+
+def test_unreferenced_client_is_collected_and_its_threads_end(serve):
+    server = serve()
+    client = Client(f"ws://127.0.0.1:{server.port}", {"add": ADD})
+    assert client.add(1, 2).result(CEILING) == 3
+    reference = weakref.ref(client)
+    del client
+    gc.collect()
+    assert reference() is None
+    wait_until(lambda: not server.connections)
+    wait_until(lambda: not any(thread.name.startswith("oompa-keeper") for thread in threading.enumerate()))
+
+
+def test_call_in_flight_keeps_its_client_alive(serve):
+    release = threading.Event()
+    server = serve({"WAIT": lambda _: release.wait(CEILING)})
+    call = Client(f"ws://127.0.0.1:{server.port}").dispatch("WAIT")
+    gc.collect()
+    release.set()
+    assert call.result(CEILING) is True
+    gc.collect()
+    wait_until(lambda: not server.connections)
+
+
+SCRIPT = """
+import sys
+from oompa import Client
+client = Client(sys.argv[1])
+if sys.argv[2] == "connected":
+    assert client.call("ECHO", 1) == 1
+client.dispatch("SLEEP", {"seconds": 5})
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("state", ["connected", "reconnecting"])
+def test_interpreter_exit_with_an_unclosed_client_is_prompt_and_silent(serve, nowhere, state):
+    url = f"ws://127.0.0.1:{serve().port}" if state == "connected" else nowhere
+    process = subprocess.run(
+        [sys.executable, "-c", SCRIPT, url, state], capture_output=True, timeout=CEILING, env={**os.environ}
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (3, b"", b"")
+
+
+FORK_SCRIPT = """
+import os, sys
+from oompa import Client, ClientClosed
+client = Client(sys.argv[1])
+assert client.call("ECHO", 1) == 1
+pending = client.dispatch("SLEEP", {"seconds": 0.3})
+child = os.fork()
+if child == 0:
+    status = 0
+    for use in (lambda: client.call("ECHO", 2), lambda: pending.result(1), client.start):
+        try:
+            use()
+            status = 1
+        except ClientClosed as error:
+            assert "fork" in str(error)
+    client.close()
+    with Client(sys.argv[1]) as own:
+        assert own.call("ECHO", 3) == 3
+    del client
+    os._exit(status)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+assert pending.result(5) is None
+assert client.call("ECHO", 4) == 4
+client.close()
+"""
+
+
+def test_child_of_a_fork_gets_a_clear_error_and_leaves_the_parent_alone(serve):
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK_SCRIPT, f"ws://127.0.0.1:{serve().port}"],
+        capture_output=True,
+        timeout=CEILING,
+        text=True,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:9000", "http://localhost:9000", "ws://", "ws://:9000", "ws://host:port", "ws://host/#part", 7, None]
+)
+def test_url_that_is_no_websocket_url_is_refused_at_construction(url):
+    with pytest.raises(ValueError, match="URL"):
+        Client(url)
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ({"timeout": 0}, ValueError),
+        ({"attempts": 0}, ValueError),
+        ({"attempts": 2.0}, TypeError),
+        ({"reconnect_interval": -1}, ValueError),
+        ({"max_reconnect_interval": "1"}, TypeError),
+        ({"connect_timeout": float("inf")}, ValueError),
+        ({"ping_interval": 0}, ValueError),
+        ({"write_timeout": None}, TypeError),
+        ({"close_timeout": True}, TypeError),
+        ({"max_message_size": 0}, ValueError),
+        ({"max_pending": 0}, ValueError),
+        ({"tolerance": {"rate": 1}}, TypeError),
+        ({"tolerance": {"ratio": 2}}, ValueError),
+        ({"tolerance": {"interval": 0}}, ValueError),
+        ({"headers": ["A: b"]}, TypeError),
+        ({"ssl": True}, TypeError),
+        ({"proxy": "proxy.example"}, ValueError),
+        ({"codec": "pickle"}, ValueError),
+        ({"timeOut": 1}, TypeError),
+        ({"no_sever": True}, TypeError),
+    ],
+    ids=str,
+)
+def test_option_out_of_range_is_refused_by_name(options, error):
+    with pytest.raises(error, match=next(iter(options))):
+        Client("ws://localhost:1", **{"no_server": True, **options})
+
+
+@pytest.mark.parametrize(
+    "methods, error",
+    [
+        ({"dispatch": ADD}, ValueError),
+        ({"close": ADD}, ValueError),
+        ({"_link": ADD}, ValueError),
+        ({"url": ADD}, ValueError),
+        ({"not a name": ADD}, ValueError),
+        ({"add": {"type": "ADD", "factroy": print}}, TypeError),
+        ({"add": {"factory": print}}, TypeError),
+        ({"add": {"type": "ADD", "factory": 3}}, TypeError),
+    ],
+    ids=str,
+)
+def test_method_that_cannot_be_generated_is_refused_by_name(methods, error):
+    with pytest.raises(error, match=next(iter(methods))):
+        Client("ws://localhost:1", methods, no_server=True)
+
+
+def test_attribute_there_is_none_of_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="multiply"):
+        Client("ws://localhost:1", no_server=True).multiply
+
+
+def test_type_must_be_a_string(connect, nowhere):
+    with pytest.raises(TypeError, match="task type"):
+        connect(nowhere).dispatch(7)
+
+
+def test_plain_server_object_and_client_share_defaults():
+    server, client = Server({}), Client("ws://localhost:1", no_server=True)
+    assert client._link._options.ping_interval == server._ping_interval == 25.0
+    assert client._link._options.max_message_size == server._max_message_size == 16 * 1024 * 1024
+    assert client._link._options.write_timeout == server._write_timeout == 10.0
+    assert client._link._options.close_timeout == server._close_timeout == 2.0
+    assert client._link._options.tolerance == (0.05, 10.0)
+    assert (client._link._options.timeout, client._link._options.attempts) == (10.0, 3)
+    assert (client._link._options.reconnect_interval, client._link._options.max_reconnect_interval) == (1.0, None)
+    assert (client._link._options.connect_timeout, client._link._options.max_pending) == (10.0, 10000)
+    assert (server._concurrency, server._drain_timeout, server._max_connections) == (16, 30.0, None)

@@ -1,0 +1,60 @@
+"""Each file of examples/ runs, as its first lines say it does."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import CEILING
+from deployed import deployed, get
+
+from oompa import Client
+
+GUNICORN = ("-m", "gunicorn", "--threads", "64", "--no-control-socket", "-b", "127.0.0.1:{port}")
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-W", "error", "-m", *arguments], capture_output=True, timeout=30, text=True)
+
+
+def test_calculator_client_starts_a_server_of_its_own():
+    shown = run("examples.calculator_client")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.splitlines() == [
+        "1 + 6 = 7",
+        "3 * 5 = 15",
+        "9 - 4 = 5",
+        "1 / 0 : ZeroDivisionError: division by zero",
+        "ping  : True",
+        "health: 200 ok",
+    ]
+
+
+@pytest.mark.parametrize("module", ["calculator", "cache_middleware"])
+def test_server_of_an_example_serves_the_calculator_client(module):
+    with deployed("-m", f"examples.{module}", "{port}") as server:
+        shown = run("examples.calculator_client", f"ws://127.0.0.1:{server.port}")
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "1 + 6 = 7" in shown.stdout
+
+
+@pytest.mark.parametrize("module", ["calculator:server", "cache_middleware:server"])
+def test_gunicorn_serves_an_example(module):
+    with deployed(*GUNICORN, f"examples.{module}") as server:
+        assert get(server.port, "/health") == (200, "ok")
+        with Client(f"ws://127.0.0.1:{server.port}") as client:
+            assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
+
+
+def test_existing_flask_app_serves_pages_and_tasks():
+    with deployed(*GUNICORN, "examples.existing_flask_app:app") as server:
+        assert get(server.port, "/") == (200, "an ordinary page")
+        assert get(server.port, "/health") == (200, "ok")
+        with Client(f"ws://127.0.0.1:{server.port}/tasks") as client:
+            assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
+
+
+def test_existing_flask_app_runs_under_the_development_server():
+    with deployed("-m", "flask", "--app", "examples.existing_flask_app", "run", "--port", "{port}") as server:
+        assert get(server.port, "/") == (200, "an ordinary page")
+        with Client(f"ws://127.0.0.1:{server.port}/tasks") as client:
+            assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7

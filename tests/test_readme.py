@@ -1,0 +1,37 @@
+"""README.md's code blocks run, in order, as a reader would run them; its commands are those CI runs."""
+
+import logging
+import pathlib
+import re
+import socket
+
+from conftest import CEILING
+
+README = pathlib.Path(__file__).parent.parent.joinpath("README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_python_blocks_run_in_order(capsys, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+    caplog.set_level(logging.DEBUG)
+    namespace = {"__name__": "readme"}
+    try:
+        for block in blocks("python"):
+            exec(block.replace("9000", port), namespace)
+        with namespace["Client"](f"ws://localhost:{port}") as client:
+            assert [client.call("ADD", {"x": 2, "y": 3}) for _ in range(2)] == [5, 5]
+        assert namespace["cache"] == {("ADD", 2, 3): 5}
+    finally:
+        namespace["server"].close().result(CEILING)
+    assert capsys.readouterr().out == "ZeroDivisionError: division by zero\n9900\n"
+
+
+def test_commands_set_up_everything_themselves():
+    run, test = blocks("sh")[:2]
+    for command in (run, test):
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install")
+    assert "examples.calculator_client" in run and "-m pytest" in test
