@@ -1,9 +1,12 @@
 """The Future a dispatch gives back.
 
-It differs from a plain ``concurrent.futures.Future`` in three ways: a thread that waits in ``result`` reads the connection
-itself instead of being woken by the thread that does; callbacks run on the client's callback thread; and cancelling
-forgets the request. ``wait``, ``as_completed`` and ``asyncio.wrap_future`` work as on any Future, through the names that
+It differs from a plain ``concurrent.futures.Future`` in this: a thread that waits in ``result`` reads the connection itself
+instead of being woken by the thread that does; callbacks run on the client's callback thread; cancelling forgets the
+request; and the condition variable of a Future, half of what it costs, is made when somebody needs it, which for
+``result`` nobody does. ``wait``, ``as_completed`` and ``asyncio.wrap_future`` work as on any Future, through the names that
 concurrent.futures shares between its own modules (``_state``, ``_condition``, ``_waiters``, ``_done_callbacks``).
+
+Whoever has taken a request out of the exchange, and nobody else, settles its call: that makes it exactly once.
 """
 
 import threading
@@ -11,18 +14,24 @@ from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import Any, Callable, Optional, Protocol
 
+Callback = Callable[["Future[Any]"], object]
+
 
 class Driver(Protocol):
     """What a call needs of the client it belongs to."""
 
     def wait_for(self, call: "Call", timeout: Optional[float]) -> None:
-        """Return when the call is done or the timeout is over."""
+        """Return when the call is settled or the timeout is over."""
 
-    def forget(self, call: "Call") -> None:
-        """The call was cancelled."""
+    def forget(self, call: "Call") -> bool:
+        """Take the request of a call out of the exchange; whether it was still there."""
 
     def run_later(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a callback on the callback thread."""
+
+
+#: Guards the making of condition variables.
+_making = threading.Lock()
 
 
 class Call(Future):  # type: ignore[type-arg]
@@ -31,20 +40,27 @@ class Call(Future):  # type: ignore[type-arg]
     Attributes:
         id: The id of the request on the wire.
         type: Its task type.
+        is_settled: ``done`` without a lock.
 
     ``result`` and ``exception`` raise ``concurrent.futures.TimeoutError`` when their own timeout passes first; the request
     then goes on. Callbacks run on the client's callback thread, in order.
     """
 
-    _done_callbacks: list[Callable[["Future[Any]"], object]]
+    is_settled = False
+    _state = PENDING
+    _result: Any = None
+    _exception: Optional[BaseException] = None
+    _made: Optional[threading.Condition] = None
+    _waiters: Any = ()  # a list once there is a condition
+    _done_callbacks: Any = ()
+    _wakers: tuple[threading.Lock, ...] = ()
 
     def __init__(self, driver: Driver, id: str, type: str, owner: Any = None) -> None:
-        super().__init__()
+        # Not Future.__init__: what it sets is set above, or made by _condition.
         self.id = id
         self.type = type
         self._driver = driver
         self._owner = owner  # keeps a client that nobody else holds alive until the reply is there
-        self._wakers: tuple[threading.Lock, ...] = ()
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """The payload of the reply.
@@ -57,7 +73,7 @@ class Call(Future):  # type: ignore[type-arg]
             CancelledError: The call was cancelled.
             concurrent.futures.TimeoutError: ``timeout`` seconds have passed.
         """
-        if self._state == PENDING:
+        if not self.is_settled:
             self._driver.wait_for(self, timeout)
         if self._state == FINISHED and self._exception is None:
             return self._result
@@ -65,66 +81,34 @@ class Call(Future):  # type: ignore[type-arg]
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
         """The error of the call, None when it succeeded. Raises as ``result`` does, its own errors excepted."""
-        if self._state == PENDING:
+        if not self.is_settled:
             self._driver.wait_for(self, timeout)
         return super().exception(0)
 
-    @property
-    def is_settled(self) -> bool:
-        """``done`` without the lock: a call that is done stays so."""
-        return self._state != PENDING
+    def done(self) -> bool:
+        """Whether the call has a result or an error, or was cancelled."""
+        return self.is_settled
 
     def cancel(self) -> bool:
         """Give the call up: it is never sent again and its reply is dropped. True unless it is done already."""
-        if self._finish(CANCELLED_AND_NOTIFIED):
-            self._driver.forget(self)
-        return self.cancelled()
+        if not self.is_settled and self._driver.forget(self):
+            self._finish(CANCELLED_AND_NOTIFIED, None, None)
+        return self._state == CANCELLED_AND_NOTIFIED
 
-    def add_done_callback(self, fn: Callable[["Future[Any]"], object]) -> None:
+    def add_done_callback(self, fn: Callback) -> None:
         """Call ``fn(call)`` on the callback thread once the call is done."""
         with self._condition:
-            if not self.done():
+            if self._state == PENDING:
                 self._done_callbacks.append(fn)
                 return
         self._driver.run_later(fn, self)
 
-    def settle(self, result: Any = None, error: Optional[BaseException] = None) -> bool:
-        """Set the result or the error, unless the call is done already; returns whether it was not."""
-        return self._finish(FINISHED, result, error)
-
-    def _finish(self, state: str, result: Any = None, error: Optional[BaseException] = None) -> bool:
-        with self._condition:
-            if self._state != PENDING:
-                return False
-            self._result = result
-            self._exception = error
-            self._state = state
-            if self._waiters:
-                self._tell_waiters()
-            self._condition.notify_all()
-        self._owner = None
-        if self._done_callbacks:
-            self._invoke_callbacks()
-        for waker in self._wakers:
-            release(waker)
-        return True
-
-    def _tell_waiters(self) -> None:
-        """Tell those in ``wait`` and ``as_completed``."""
-        for waiter in self._waiters:
-            if self._state != FINISHED:
-                waiter.add_cancelled(self)
-            elif self._exception is None:
-                waiter.add_result(self)
-            else:
-                waiter.add_exception(self)
-
-    def _invoke_callbacks(self) -> None:
-        for callback in self._done_callbacks:
-            self._driver.run_later(callback, self)
+    def settle(self, result: Any = None, error: Optional[BaseException] = None) -> None:
+        """Set the result or the error. Only for who took the request out of the exchange."""
+        self._finish(FINISHED, result, error)
 
     def add_waker(self, waker: threading.Lock) -> None:
-        """Release ``waker`` when the call is done. Look at ``done`` afterwards: it may be already."""
+        """Release ``waker`` when the call is settled. Look at ``is_settled`` afterwards: it may be already."""
         with self._condition:
             self._wakers = (*self._wakers, waker)
 
@@ -132,6 +116,42 @@ class Call(Future):  # type: ignore[type-arg]
         """Forget ``waker``."""
         with self._condition:
             self._wakers = tuple(each for each in self._wakers if each is not waker)
+
+    def _finish(self, state: str, result: Any, error: Optional[BaseException]) -> None:
+        """Settle, then tell whoever waits: they look at the state after they have made the condition, here it is after."""
+        self._result = result
+        self._exception = error
+        self._state = state
+        self.is_settled = True
+        self._owner = None
+        if self._made is not None:
+            self._tell(self._made)
+
+    def _tell(self, condition: threading.Condition) -> None:
+        with condition:
+            for waiter in self._waiters:
+                if self._state != FINISHED:
+                    waiter.add_cancelled(self)
+                elif self._exception is None:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            condition.notify_all()
+            wakers, callbacks = self._wakers, self._done_callbacks
+        for waker in wakers:
+            release(waker)
+        for callback in callbacks:
+            self._driver.run_later(callback, self)
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        """The condition variable that concurrent.futures knows, and what it guards."""
+        if self._made is None:
+            with _making:
+                if self._made is None:
+                    self._waiters, self._done_callbacks = [], []
+                    self._made = threading.Condition()
+        return self._made
 
 
 def release(waker: threading.Lock) -> None:

@@ -70,22 +70,21 @@ class Channel:
         self._write_timeout = write_timeout
         self._close_timeout = close_timeout
         self._is_client = is_client
-        self._keys = frames.masking_keys() if is_client else None
+        self._framing = frames.Framing(is_client)
         self._chunks: deque[bytes] = deque([received] if received else [])
         self._reads = (_READ_SIZE,)
         self._writing = threading.Lock()
-        self._outbox: deque[tuple[int, bytes]] = deque()
+        self._outbox: deque[bytes] = deque()
+        self._closing: Optional[CloseFrame] = None
+        self._close_written = False
+        self._control_due = False
+        self._ping = False
         self._pong: Optional[bytes] = None
         self._unsent: Optional[Data] = None
-        self._close_sent = False
-        self._close_written = False
         self._ended: Optional[ChannelClosed] = None
         self._abort_reason: Optional[str] = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether messages can be sent."""
-        return not self._close_sent and self._ended is None and self._abort_reason is None
+        #: Whether messages can be sent.
+        self.is_open = True
 
     # Receiving: one thread at a time.
 
@@ -122,13 +121,15 @@ class Channel:
         self.heard_at = time.monotonic()
         inbound = self._inbound
         messages = inbound.feed(data)
-        if inbound.pings or inbound.closed is not None or inbound.failure is not None:
+        if inbound.is_notable:
             self._control(inbound)
         return messages
 
     def _control(self, inbound: Inbound) -> None:
+        inbound.is_notable = False
         for payload in inbound.pings:
-            self._pong = payload
+            self._pong = payload  # one that a slow peer has not taken yet is replaced (:rfc:`6455#section-5.5.3`)
+            self._control_due = True
             self._flush()
         inbound.pings.clear()
         if inbound.closed is not None:
@@ -143,6 +144,7 @@ class Channel:
             self._writing.release()
         if linger:
             self._linger()
+        self.is_open = False
         self._ended = ChannelClosed(frame.code, frame.reason)
         self._stream.shutdown()
 
@@ -158,6 +160,7 @@ class Channel:
             pass
 
     def _end(self, code: int, reason: str) -> NoReturn:
+        self.is_open = False
         self._ended = ChannelClosed(code, reason)
         self._stream.shutdown()
         raise self._ended
@@ -170,11 +173,13 @@ class Channel:
         Raises:
             ChannelClosed: The channel is closing or gone; the message was not sent whole.
         """
-        self._enqueue(frames.TEXT, text)
+        if not self.is_open:
+            raise self._closed()
+        self._outbox.append(text)
         with self._writing:
-            self._drain_or_abort(wait=True)
+            self._drain(wait=True)
         if self._abort_reason is not None:
-            raise ChannelClosed(CloseCode.ABNORMAL_CLOSURE, self._abort_reason)
+            raise self._closed()
 
     def post(self, text: bytes) -> None:
         """Send a text message without waiting for the peer. A fault ends the channel, which the receiver will see.
@@ -182,14 +187,16 @@ class Channel:
         Raises:
             ChannelClosed: The channel is closing or gone.
         """
-        self._enqueue(frames.TEXT, text)
+        if not self.is_open:
+            raise self._closed()
+        self._outbox.append(text)
         self._flush()
 
     def check(self, now: float) -> Silence:
         """Ping a peer that has been silent for an interval; abort the channel when it stays so for another."""
         verdict = self._heartbeat.check(now, self.heard_at)
         if verdict is Silence.PING and self.is_open and self._unsent is None:
-            self._outbox.append((frames.PING, b""))
+            self._ping = self._control_due = True
             self._flush()
         elif verdict is Silence.DEAD:
             self.abort("no sign of life from the peer within ping_interval of a ping")
@@ -201,45 +208,50 @@ class Channel:
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Start the closing handshake, once; whoever receives completes it. Does not wait."""
-        if self._close_sent:
-            return
-        self._close_sent = True
-        self._outbox.append((frames.CLOSE, frames.close_payload(code, reason)))
-        self._flush()
+        if self._closing is None:
+            self._closing = CloseFrame(code, reason)
+            self._control_due = True
+            self.is_open = False
+            self._flush()
 
     def abort(self, reason: str) -> None:
         """End the connection without a handshake; wakes the receiver. Nothing more is written."""
         if self._abort_reason is None:
             self._abort_reason = reason
+        self.is_open = False
         self._stream.shutdown()
 
     def detach(self) -> None:
         """End the connection; when this returns, no thread touches the descriptor. The receiver must have stopped."""
         self.abort("the connection was closed")
-        with self._writing:  # whoever writes fails at once: the socket is shut down
-            pass
+        # Whoever writes fails at once: the socket is shut down. The ceiling is for a holder that a signal handler ended.
+        if self._writing.acquire(timeout=self._close_timeout):
+            self._writing.release()
 
     def release(self) -> None:
         """Detach, and free the descriptor."""
         self.detach()
         self._stream.close()
 
-    def _enqueue(self, opcode: int, payload: bytes) -> None:
-        if not self.is_open:
-            raise self._ended or ChannelClosed(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or "closing")
-        self._outbox.append((opcode, payload))
+    def _closed(self) -> ChannelClosed:
+        return self._ended or ChannelClosed(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or "the channel is closing")
+
+    def _has_more(self) -> bool:
+        return (bool(self._outbox) or self._control_due) and self._abort_reason is None
 
     def _flush(self) -> None:
         """Write what waits, or leave it to the thread that is writing. Looks again after letting go: nothing is left."""
-        while (self._pong is not None or self._outbox and not self._close_written) and self._writing.acquire(blocking=False):
+        while self._writing.acquire(blocking=False):
             try:
-                done = self._drain_or_abort(wait=False)
+                is_done = self._drain(wait=False)
             except BaseException:
                 self._writing.release()
                 raise
-            if not done:
+            if not is_done:
                 return self._hand_to_writer()
             self._writing.release()
+            if not self._outbox and not self._control_due or self._abort_reason is not None:
+                return
 
     def _hand_to_writer(self) -> None:
         """Let a thread of its own wait for the peer; it inherits ``_writing``."""
@@ -250,15 +262,36 @@ class Channel:
 
     def _write_on(self) -> None:
         try:
-            self._drain_or_abort(wait=True)
+            self._drain(wait=True)
         finally:
             self._writing.release()
-        self._flush()
+        if self._has_more():
+            self._flush()
 
-    def _drain_or_abort(self, wait: bool) -> bool:
-        """Write what waits; False when the peer is slow and ``wait`` is not set. Needs ``_writing``."""
+    def _drain(self, wait: bool) -> bool:
+        """Write what waits; False when the peer is slow and ``wait`` is not set. A fault aborts. Needs ``_writing``."""
+        stream = self._stream
         try:
-            return self._drain(wait)
+            while self._abort_reason is None:
+                if self._close_written and self._unsent is None:
+                    self._outbox.clear()  # nothing follows a close frame (:rfc:`6455#section-5.5.1`)
+                data = self._unsent or self._next_write()
+                if data is None:
+                    break
+                try:
+                    sent = stream.send(data)
+                except BlockingIOError:
+                    sent = 0
+                if sent == len(data):
+                    self._unsent = None
+                    if self._outbox or self._control_due:
+                        continue
+                    break
+                self._unsent = memoryview(data)[sent:]
+                if not wait:
+                    return False
+                if not stream.wait_writable(self._write_timeout):
+                    raise TimeoutError(f"a write stood still for {self._write_timeout} s")
         except (OSError, ValueError) as error:  # ValueError: the descriptor is closed
             self.abort(str(error) or type(error).__name__)
         except BaseException:  # a signal handler raised: nobody knows how much was written
@@ -266,45 +299,37 @@ class Channel:
             raise
         return True
 
-    def _drain(self, wait: bool) -> bool:
-        send = self._stream.send
-        while True:
-            data = self._unsent or self._next_write()
-            if data is None or self._abort_reason is not None:
-                return True
-            try:
-                sent = send(data)
-            except BlockingIOError:
-                sent = 0
-            if sent == len(data):
-                self._unsent = None
-                continue
-            self._unsent = memoryview(data)[sent:]
-            if not wait:
-                return False
-            if not self._stream.wait_writable(self._write_timeout):
-                raise TimeoutError(f"a write stood still for {self._write_timeout} s")
-
     def _next_write(self) -> Optional[bytes]:
         """The next frames to write, None for none. Needs ``_writing``."""
-        outbox = self._outbox
-        if self._pong is not None:
-            pong, self._pong = self._pong, None
-            return self._frame(frames.PONG, pong)
-        if not outbox or self._close_written:
+        if self._control_due and (control := self._next_control()) is not None:
+            return control
+        outbox, framing = self._outbox, self._framing
+        if not outbox:
             return None
-        data = self._frame(*outbox.popleft())
+        data = framing.text(outbox.popleft())
         if not outbox or len(data) > _WRITE_SIZE:
             return data
         batch, size = [data], len(data)
-        while outbox and size < _WRITE_SIZE and not self._close_written:
-            batch.append(self._frame(*outbox.popleft()))
+        while outbox and size < _WRITE_SIZE:
+            batch.append(framing.text(outbox.popleft()))
             size += len(batch[-1])
         return b"".join(batch)
 
-    def _frame(self, opcode: int, payload: bytes) -> bytes:
-        key = None if self._keys is None else next(self._keys)
-        if opcode == frames.TEXT:
-            return frames.server_text(payload) if key is None else frames.client_text(payload, key)
-        self._close_written = opcode == frames.CLOSE  # nothing may follow it (:rfc:`6455#section-5.5.1`)
-        return frames.control(opcode, payload, key)
+    def _next_control(self) -> Optional[bytes]:
+        """The control frame that is due, None for none. The close frame comes last, and nothing after it."""
+        self._control_due = False
+        if self._pong is not None:
+            pong, self._pong = self._pong, None
+            self._control_due = True
+            return self._framing.control(frames.PONG, pong)
+        if self._ping:
+            self._ping = False
+            self._control_due = True
+            return self._framing.control(frames.PING, b"")
+        if self._closing is None or self._close_written:
+            return None
+        if self._outbox:
+            self._control_due = True
+            return None
+        self._close_written = True
+        return self._framing.control(frames.CLOSE, frames.close_payload(*self._closing))

@@ -47,8 +47,8 @@ class Client(Listenable):
         codec: ``"json"``, ``"msgspec"``, or ``"auto"`` for msgspec where it is installed.
 
     Events: ``error(exception)`` for every fault of the socket or the protocol, ``host-closed()``, ``reconnect-failed()``,
-    ``reconnected()``, ``OK:<id>(payload)``, ``ERR:<id>(error)``. Listeners and callbacks of Futures run, in order, on one thread
-    of the client that does nothing else.
+    ``reconnected()``, ``OK:<id>(payload)``, ``ERR:<id>(error)``. Listeners and callbacks of Futures run, in order, on one
+    thread of the client that does nothing else.
 
     Any thread may use a client. A context manager closes it.
 
@@ -129,7 +129,7 @@ class Client(Listenable):
             TooManyPending: ``max_pending`` calls wait already.
             ValueError, TypeError: The payload is not JSON, or too large.
         """
-        return self._dispatch(type, payload, None)
+        return self._link.dispatch(type, payload, None, self)
 
     def call(self, type: str, payload: Any = MISSING, timeout: Optional[float] = None) -> Any:
         """Send a task and wait for its result.
@@ -143,7 +143,7 @@ class Client(Listenable):
             RemoteError, RequestTimeout, ConnectionLost, ClientClosed: As the Future of ``dispatch``.
             TooManyPending, ValueError, TypeError: As ``dispatch``.
         """
-        return self._dispatch(type, payload, timeout).result()
+        return self._link.dispatch(type, payload, timeout, self).result()
 
     def ping(self, timeout: Optional[float] = None) -> Call:
         """Ask for the server's health: a Future of what its healthcheck returned, or RemoteError.
@@ -151,7 +151,7 @@ class Client(Listenable):
         Args:
             timeout: Seconds the ping may take, as for ``call``.
         """
-        return self._dispatch(PING, MISSING, timeout)
+        return self._link.dispatch(PING, MISSING, timeout, self)
 
     def close(self) -> None:
         """Fail what is pending with ClientClosed, close the connection with 1001 and end the threads.
@@ -175,13 +175,6 @@ class Client(Listenable):
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._methods]
-
-    def _dispatch(self, type: str, payload: Any, timeout: Optional[float]) -> Call:
-        if not isinstance(type, str):
-            raise TypeError(f"a task type must be a string, not {type!r}")
-        if timeout is not None:
-            timeout = options.seconds("timeout", timeout)
-        return self._link.dispatch(type, payload, timeout, self)
 
 
 def _method(name: str, method: Mapping[str, Any]) -> Callable[..., Call]:

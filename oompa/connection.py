@@ -205,10 +205,10 @@ class Connection:
     def _admit(self, me: _Worker, request: Request) -> bool:
         """Whether to run a request now. Otherwise it is queued, or dropped as a copy or because of draining."""
         key = (request.type, request.id)
-        with self._changed:
+        with self._state:
             if self._draining:
                 return False
-            if self._running:
+            if self._running or self._queue:
                 if self._is_copy_locked(key):
                     return False
                 if self._queue or len(self._running) >= self._concurrency:

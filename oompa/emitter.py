@@ -31,7 +31,8 @@ class Emitter:
         self._families = families
         self._logger = logger
         self._lock = threading.Lock()
-        self._table: dict[str, tuple[_Entry, ...]] = {}
+        #: Listeners by event; empty when nobody listens to anything.
+        self.table: dict[str, tuple[_Entry, ...]] = {}
 
     def add(self, event: str, listener: Listener, once: bool = False) -> None:
         """Call ``listener`` at each ``event``, or at the next one only. Raises ValueError for an unknown event."""
@@ -41,21 +42,21 @@ class Emitter:
         if not callable(listener):
             raise TypeError(f"a listener must be callable, not {listener!r}")
         with self._lock:
-            self._table[event] = (*self._table.get(event, ()), _Entry(listener, once))
+            self.table[event] = (*self.table.get(event, ()), _Entry(listener, once))
 
     def remove(self, event: str, listener: Optional[Listener] = None) -> None:
         """Forget ``listener``, or every listener of ``event``. What was not there is no error."""
         with self._lock:
-            kept = tuple(e for e in self._table.get(event, ()) if listener is not None and e.listener != listener)
+            kept = tuple(e for e in self.table.get(event, ()) if listener is not None and e.listener != listener)
             self._replace_locked(event, kept)
 
     def has(self, event: str) -> bool:
         """Whether anybody listens to ``event``; cheap enough for a hot path."""
-        return event in self._table
+        return event in self.table
 
     def emit(self, event: str, *args: Any) -> None:
         """Call the listeners of ``event`` in the order they were added. One that raises is logged."""
-        for entry in self._table.get(event, ()):
+        for entry in self.table.get(event, ()):
             if entry.once and not self._taken(event, entry):
                 continue
             try:
@@ -66,16 +67,16 @@ class Emitter:
     def _taken(self, event: str, entry: _Entry) -> bool:
         """Remove a once-entry; False when another thread has it already."""
         with self._lock:
-            entries = self._table.get(event, ())
+            entries = self.table.get(event, ())
             kept = tuple(e for e in entries if e is not entry)
             self._replace_locked(event, kept)
             return len(kept) < len(entries)
 
     def _replace_locked(self, event: str, entries: tuple[_Entry, ...]) -> None:
         if entries:
-            self._table[event] = entries
+            self.table[event] = entries
         else:
-            self._table.pop(event, None)
+            self.table.pop(event, None)
 
 
 class Listenable:

@@ -12,6 +12,9 @@ from typing import Any, Iterator, NamedTuple, Optional, Union
 from .errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending
 from .policy import BLAMING_CODES, Tolerance
 
+Lane = dict[str, "Pending"]
+_NO_LANE: Lane = {}
+
 
 class Pending:
     """A request that waits for its reply.
@@ -24,10 +27,11 @@ class Pending:
         future: Whatever the driver settles; the machine never looks at it.
         attempt: The ordinal of the current attempt, from 1.
         deadline: When it ends.
+        lane: The lane it is in.
         is_sent: Whether the current connection has carried it.
     """
 
-    __slots__ = ("id", "text", "timeout", "attempts", "future", "attempt", "deadline", "is_sent")
+    __slots__ = ("id", "text", "timeout", "attempts", "future", "attempt", "deadline", "lane", "is_sent")
 
     def __init__(self, id: str, text: bytes, timeout: float, attempts: int, future: Any = None) -> None:
         self.id = id
@@ -37,6 +41,7 @@ class Pending:
         self.future = future
         self.attempt = 1
         self.deadline = 0.0
+        self.lane: Lane = _NO_LANE
         self.is_sent = False
 
 
@@ -63,7 +68,6 @@ class Reconnect(NamedTuple):
 _IDLE_LANES = 8
 
 Effect = Union[Send, Settle, Reconnect]
-Lane = dict[str, Pending]
 
 
 class Exchange:
@@ -99,25 +103,26 @@ class Exchange:
         """
         if len(self._pending) >= self._max_pending:
             raise TooManyPending(f"{len(self._pending)} calls are pending, which is max_pending; wait for some to settle")
-        pending.deadline = now + pending.timeout
-        pending.is_sent = self._is_open
-        self._pending[pending.id] = pending
-        lane = self._lanes.get(pending.timeout)
+        timeout = pending.timeout
+        lane = self._lanes.get(timeout)
         if lane is None:
-            lane = self._lanes[pending.timeout] = {}
-        lane[pending.id] = pending
+            lane = self._lanes[timeout] = {}
+        pending.deadline = now + timeout
+        pending.lane = lane
+        pending.is_sent = self._is_open
+        self._pending[pending.id] = lane[pending.id] = pending
         return self._is_open
 
     def received(self, id: Any) -> Optional[Pending]:
         """A reply came: whose it is, None when nobody waits for it."""
         pending = self._remove(id) if type(id) is str else None
         if pending is not None and self._tolerance is not None:
-            self._tolerance.settled(timed_out=False)
+            self._tolerance.settled(False)
         return pending
 
-    def cancelled(self, id: str) -> None:
-        """The user has given the request up."""
-        self._remove(id)
+    def cancelled(self, id: str) -> bool:
+        """The user gives the request up; whether it was still pending."""
+        return self._remove(id) is not None
 
     def lost(self, code: int, reason: str = "") -> list[Effect]:
         """The connection is gone. A code that blames what was sent fails what was in flight."""
@@ -180,15 +185,15 @@ class Exchange:
         """The next attempt lasts as long as the first, from the end of the last; it goes to the end of its lane."""
         pending.attempt += 1
         pending.deadline += pending.timeout
-        self._lanes[pending.timeout][pending.id] = pending
+        pending.lane = self._lanes.setdefault(pending.timeout, pending.lane)
+        pending.lane[pending.id] = pending
 
     def _remove(self, id: str) -> Optional[Pending]:
         pending = self._pending.pop(id, None)
         if pending is not None:
-            lane = self._lanes.get(pending.timeout, {})
-            lane.pop(id, None)
-            if not lane and len(self._lanes) > _IDLE_LANES:
-                del self._lanes[pending.timeout]
+            pending.lane.pop(id, None)
+            if not pending.lane and len(self._lanes) > _IDLE_LANES:
+                self._lanes.pop(pending.timeout, None)
         return pending
 
     def _fail(self, failed: list[Pending], error: OompaError) -> list[Effect]:

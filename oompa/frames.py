@@ -57,10 +57,7 @@ def mask(data: bytes, key: bytes) -> bytes:
 
 
 def masking_keys() -> Iterator[bytes]:
-    """Endless keys from a strong source of entropy, as :rfc:`6455#section-5.3` asks, 1,024 to a system call.
-
-    Raises ValueError in a second thread that asks while a first one does, so the caller must hold a lock.
-    """
+    """Endless keys from a strong source of entropy, as :rfc:`6455#section-5.3` asks, 1,024 to a system call."""
     while True:
         for (key,) in struct.iter_unpack("4s", os.urandom(4096)):
             yield key
@@ -92,11 +89,22 @@ def client_text(text: bytes, key: bytes) -> bytes:
     return b"".join((_SHORT_MASKED[size] if size < 126 else header(TEXT, size, True), key, mask(text, key)))
 
 
-def control(opcode: int, payload: bytes, key: Optional[bytes]) -> bytes:
-    """A close, ping or pong frame; ``key`` None for a server."""
-    if key is None:
-        return header(opcode, len(payload)) + payload
-    return header(opcode, len(payload), True) + key + mask(payload, key)
+class Framing:
+    """Makes the frames of one end of a connection. One thread at a time."""
+
+    def __init__(self, is_client: bool) -> None:
+        self._keys = masking_keys() if is_client else None
+
+    def text(self, text: bytes) -> bytes:
+        """A whole text frame."""
+        return server_text(text) if self._keys is None else client_text(text, next(self._keys))
+
+    def control(self, opcode: int, payload: bytes) -> bytes:
+        """A close, ping or pong frame."""
+        if self._keys is None:
+            return header(opcode, len(payload)) + payload
+        key = next(self._keys)
+        return header(opcode, len(payload), True) + key + mask(payload, key)
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
@@ -112,7 +120,7 @@ class Inbound:
 
     ``feed`` returns messages; beside them it leaves ``pings`` (payloads to answer), ``closed`` (the peer's close frame)
     and ``failure`` (the close frame to send because the peer broke the protocol or the limit). After either of the last
-    two, further bytes are ignored.
+    two, further bytes are ignored. ``is_notable`` tells that one of the three is there.
 
     Args:
         is_client: Whether this end is the client, whose frames come unmasked.
@@ -120,6 +128,7 @@ class Inbound:
     """
 
     def __init__(self, is_client: bool, max_message_size: int) -> None:
+        self.is_notable = False
         self.pings: list[bytes] = []
         self.closed: Optional[CloseFrame] = None
         self.failure: Optional[CloseFrame] = None
@@ -215,9 +224,8 @@ class Inbound:
         return taken
 
     def _fail_size(self, taken: int) -> int:
-        self.failure = CloseFrame(
-            CloseCode.MESSAGE_TOO_BIG, f"message exceeds max_message_size of {self._limit} bytes"
-        )
+        self.failure = CloseFrame(CloseCode.MESSAGE_TOO_BIG, f"message exceeds max_message_size of {self._limit} bytes")
+        self.is_notable = True
         return taken
 
     def _ask_wsproto(self, data: bytes, messages: list[Message]) -> None:
@@ -229,8 +237,10 @@ class Inbound:
                 self._add_part(event, messages)
             elif isinstance(event, Ping):
                 self.pings.append(bytes(event.payload))
+                self.is_notable = True
             elif isinstance(event, CloseConnection):
                 frame = CloseFrame(int(event.code), event.reason or "")
+                self.is_notable = True
                 if self._wsproto.state is ConnectionState.OPEN:  # wsproto's own verdict, not the peer's frame
                     self.failure = frame
                 else:

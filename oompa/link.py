@@ -27,8 +27,9 @@ from .emitter import Emitter
 from .errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError
 from .exchange import Effect, Exchange, Pending, Reconnect, Send
 from .frames import Message
-from .messages import MISSING, OK, read_reply, write_request
+from .messages import MISSING, OK, RequestWriter, read_reply
 from .opening import Address, BadCertificate, ClientOpening
+from .options import seconds
 from .policy import BLAMING_CODES, Backoff, CloseCode, Tolerance, is_refusal
 from .streams import stream_of
 from .turns import Turns
@@ -65,8 +66,12 @@ class Link:
         self._address = address
         self._options = options
         self._codec = codec
+        self._writer = RequestWriter(codec)
         self._emitter = emitter
         self._logger = logger
+        self._timeout = options.timeout
+        self._attempts = options.attempts
+        self._max_message_size = options.max_message_size
         self._callbacks = Callbacks(logger)
         self._turns = Turns(self._apply)
         self._backoff = Backoff(options.reconnect_interval, options.max_reconnect_interval)
@@ -107,19 +112,22 @@ class Link:
         """
         if self._refusal is not None:
             raise ClientClosed(self._refusal)
+        if not isinstance(type, str):
+            raise TypeError(f"a task type must be a string, not {type!r}")
         if not self._times:
             self._start_thread("_times", self._time, "oompa-timer")
         id = f"{self._id_prefix}{next(self._ordinals):x}"
-        text = write_request(self._codec, type, id, payload)
-        if len(text) > self._options.max_message_size:
-            raise ValueError(f"the request of {len(text)} bytes exceeds max_message_size of {self._options.max_message_size}")
+        text = self._writer.write(type, id, payload)
+        if len(text) > self._max_message_size:
+            raise ValueError(f"the request of {len(text)} bytes exceeds max_message_size of {self._max_message_size}")
         call = Call(self, id, type, owner)
         if timeout is None:
-            pending = Pending(id, text, self._options.timeout, self._options.attempts, call)
+            pending = Pending(id, text, self._timeout, self._attempts, call)
         else:
-            pending = Pending(id, text, timeout, 1, call)
+            pending = Pending(id, text, seconds("timeout", timeout), 1, call)
         with self._state:
-            self._check_open_locked()
+            if self._refusal is not None:
+                raise ClientClosed(self._refusal)
             channel = self._channel if self._exchange.dispatched(pending, monotonic()) else None
         if channel is not None:
             self._post(channel, text)
@@ -128,16 +136,17 @@ class Link:
         return call
 
     def wait_for(self, call: Call, timeout: Optional[float]) -> None:
-        """Return when ``call`` is done or ``timeout`` seconds are over; reads the connection meanwhile."""
-        if self._is_foreign():
+        """Return when ``call`` is settled or ``timeout`` seconds are over; reads the connection meanwhile."""
+        if self._refusal is not None and self._is_foreign():
             raise ClientClosed(str(self._refusal))
         self._turns.wait_for(call, timeout)
 
-    def forget(self, call: Call) -> None:
-        """The call was cancelled."""
-        if not self._is_foreign():
-            with self._state:
-                self._exchange.cancelled(call.id)
+    def forget(self, call: Call) -> bool:
+        """Take the request of a call out of the exchange; whether it was still there."""
+        if self._is_foreign():
+            return False
+        with self._state:
+            return self._exchange.cancelled(call.id)
 
     def run_later(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the callback thread."""
@@ -355,9 +364,9 @@ class Link:
                 if kind == OK:
                     pending.future.settle(value)
                 else:
-                    pending.future.settle(error=RemoteError(value))
-            if self._emitter.has(event := f"{kind}:{id}"):
-                self._callbacks.post(self._emitter.emit, event, value)
+                    pending.future.settle(None, RemoteError(value))
+            if self._emitter.table:
+                self._emit(f"{kind}:{id}", value)
 
     def _perform(self, effects: list[Effect], channel: Optional[Channel]) -> None:
         for effect in effects:
@@ -376,6 +385,9 @@ class Link:
             channel.post(text)
         except ChannelClosed:
             pass  # the reader sees it; what is pending is sent again on the next connection
+        except BaseException:
+            channel.abort("interrupted while sending")
+            raise
 
     def _emit(self, event: str, *args: Any) -> None:
         if self._emitter.has(event):

@@ -81,9 +81,9 @@ class Pipeline:
         id = request.id
         try:
             if request.type in self._schema:
-                reply = Reply(OK, id, payload=self._run(request))
+                reply = Reply(OK, id, self._run(request))
             elif request.type == PING:
-                reply = Reply(OK, id, payload=self.check_health())
+                reply = Reply(OK, id, self.check_health())
             else:
                 raise _unknown(request.type)
         except TaskError as error:

@@ -65,13 +65,12 @@ class Turns:
         me = _Waiter(call)
         try:
             while not call.is_settled:
-                left = None if deadline is None else deadline - monotonic()
-                if left is not None and left <= 0:
+                if deadline is not None and deadline <= monotonic():
                     return
                 if self._take_or_join(me):
                     self._lead(me, deadline)
                 else:
-                    self._sleep(me, left)
+                    self._sleep(me, deadline)
         finally:
             if self._leader is me or self._line:
                 self._leave(me)
@@ -162,14 +161,14 @@ class Turns:
         elif closed is not None:
             release(self._keeper_waker)
 
-    def _sleep(self, me: _Waiter, left: Optional[float]) -> None:
+    def _sleep(self, me: _Waiter, deadline: Optional[float]) -> None:
         """Wait until the call is settled, the lead comes, or the time is over."""
         if me.waker is None:
             me.waker = threading.Lock()
             me.waker.acquire()
             me.call.add_waker(me.waker)
         if not me.call.is_settled and self._leader is not me:
-            me.waker.acquire(timeout=-1 if left is None else left)
+            me.waker.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
 
     def _leave(self, me: _Waiter) -> None:
         """The caller goes; a lead that came to it meanwhile goes on to the next."""

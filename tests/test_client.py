@@ -222,7 +222,7 @@ def test_call_timeout_replaces_the_limit_of_one_request(serve, connect):
         with pytest.raises(RequestTimeout, match="0.1"):
             client.call("WAIT", timeout=0.1)
         with pytest.raises(RequestTimeout):
-            client._dispatch("WAIT", None, 0.1).result(CEILING)
+            client._link.dispatch("WAIT", None, 0.1).result(CEILING)
         assert client.ping(timeout=0.5).result() is True
         assert client.call("ADD", {"x": 1, "y": 1}, timeout=CEILING) == 2
     finally:
