@@ -95,7 +95,8 @@ def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) 
         raise UnreadableRequest("the id of a request must be JSON that can be sent back")
     task = fields.get("type")
     if type(task) is not str:
-        raise UnreadableRequest(f'the "type" of a request must be a string, not {_json_name(task)}', None if id is MISSING else id)
+        problem = f'the "type" of a request must be a string, not {_json_name(task)}'
+        raise UnreadableRequest(problem, None if id is MISSING else id)
     return Request(task, fields.get("payload"), id, connection)
 
 

@@ -202,13 +202,14 @@ class Server(Listenable):
         Raises:
             OSError: The port is taken.
         """
-        self.listen(port, host).result()
-        _logger.info("listening on %s:%s", host, self.port)
+        self._stops = SimpleQueue()
         previous = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 previous[number] = signal.signal(number, lambda *_: self._stops.put(None))
         try:
+            self.listen(port, host).result()
+            _logger.info("listening on %s:%s", host, self.port)
             self._stops.get()
         finally:
             for number, handler in previous.items():
