@@ -177,7 +177,7 @@ class Channel:
             raise self._closed()
         self._outbox.append(text)
         with self._writing:
-            self._drain(wait=True)
+            self._drain(True)
         if self._abort_reason is not None:
             raise self._closed()
 
@@ -241,9 +241,9 @@ class Channel:
 
     def _flush(self) -> None:
         """Write what waits, or leave it to the thread that is writing. Looks again after letting go: nothing is left."""
-        while self._writing.acquire(blocking=False):
+        while self._writing.acquire(False):
             try:
-                is_done = self._drain(wait=False)
+                is_done = self._drain(False)
             except BaseException:
                 self._writing.release()
                 raise

@@ -3,8 +3,9 @@
 One thread *leads*: it reads the channel and runs each task itself, in order. A task that takes long does not hold up the
 others: the watcher finds it after a few milliseconds and passes the lead to another thread, which reads on and runs
 what comes, up to ``concurrency`` tasks at once; beyond that it queues what it reads, up to ``max_queued``, and then
-stops reading, which the peer feels as back-pressure. The thread the web server gave (*home*) takes the lead back when its
-task is done, and the other thread ends: an idle connection has one thread.
+stops reading, which the peer feels as back-pressure. A task of a type that took long the last time passes the lead on
+before it starts. The thread the web server gave (*home*) takes the lead back when its task is done, and the other thread
+ends: an idle connection has one thread.
 
 ``_state`` guards who leads, what runs and what is queued. The inbox belongs to the leader. Tasks, replies, reading and
 listeners run outside the lock.
@@ -18,11 +19,12 @@ from typing import Any, Callable, Mapping, Optional
 
 from .channel import Channel, ChannelClosed
 from .codec import Codec
+from .emitter import Emitter
 from .frames import Message
 from .messages import ERR, MISSING, Reply, Request, UnreadableRequest, read_request
 from .pipeline import Pipeline
 from .policy import CloseCode
-from .watcher import Watcher
+from .watcher import PATIENCE, Watcher
 
 #: How often a thread that stands in for home looks whether home is free again, in seconds.
 _STAND_IN_LOOK = 0.05
@@ -56,7 +58,8 @@ class Connection:
         pipeline: Pipeline,
         codec: Codec,
         watcher: Watcher,
-        emit: Callable[..., None],
+        slow_types: set[str],
+        emitter: Emitter,
         logger: logging.Logger,
         *,
         concurrency: int,
@@ -74,7 +77,8 @@ class Connection:
         self._pipeline = pipeline
         self._codec = codec
         self._watcher = watcher
-        self._emit = emit
+        self._slow_types = slow_types
+        self._emitter = emitter
         self._logger = logger
         self._concurrency = concurrency
         self._max_queued = max_queued
@@ -140,7 +144,7 @@ class Connection:
 
     def serve(self) -> None:
         """Read, run and reply until the connection has ended and the calling thread's own task is over."""
-        self._emit("connection", self)
+        self._emitter.emit("connection", self)
         try:
             while self._await_lead():
                 self._lead(self._home)
@@ -197,10 +201,22 @@ class Connection:
         if not self._admit(me, request):
             return
         while request is not None:
-            self._watcher.began(me)
-            self._reply(self._pipeline.handle(request))
-            self._watcher.ended(me)
+            if request.type in self._slow_types:
+                self._run_slow(me, request)
+            else:
+                self._watcher.began(me)
+                self._reply(self._pipeline.handle(request))
+                self._watcher.ended(me)
             request = self._next(me)
+
+    def _run_slow(self, me: _Worker, request: Request) -> None:
+        """Run a task of a type that took long the last time: the lead is passed on first."""
+        type = request.type
+        self._pass_lead(me)
+        reply = self._pipeline.handle(request)
+        if reply.elapsed < PATIENCE:
+            self._slow_types.discard(type)
+        self._reply(reply)
 
     def _admit(self, me: _Worker, request: Request) -> bool:
         """Whether to run a request now. Otherwise it is queued, or dropped as a copy or because of draining."""
@@ -241,13 +257,22 @@ class Connection:
 
     def _reply(self, reply: Reply) -> None:
         reply, text = self._pipeline.write(reply)
-        self._emit("reply", reply)
+        if self._emitter.table:
+            self._emitter.emit("reply", reply)
         try:
             self._channel.send(text)
         except ChannelClosed:
-            self._emit("stale", reply)
+            self._emitter.emit("stale", reply)
 
     def _stuck(self, worker: _Worker) -> None:
+        """The task of ``worker`` takes long: let the others go on, and remember its type for the next time."""
+        with self._state:
+            key = self._running.get(worker)
+        if key is not None:
+            self._slow_types.add(key[0])
+        self._pass_lead(worker)
+
+    def _pass_lead(self, worker: _Worker) -> None:
         """Pass the lead on while ``worker`` is in a long task: home, if it is free, or a thread of its own."""
         with self._changed:
             if self._leader is not worker or self._ended:
@@ -286,7 +311,7 @@ class Connection:
             self._ended = True
             self._queue.clear()
             self._changed.notify_all()
-        self._emit("terminated", self)
+        self._emitter.emit("terminated", self)
 
     def _cut(self) -> None:
         if not self._ended:

@@ -118,6 +118,7 @@ class Server(Listenable):
             None if origins is None else frozenset(origins),
         )
         self._watcher = Watcher()
+        self._slow_types: set[str] = set()
         self._state = threading.Lock()
         self._connections: set[Connection] = set()
         self._places = 0
@@ -254,7 +255,8 @@ class Server(Listenable):
             self._pipeline,
             self._codec,
             self._watcher,
-            self._emitter.emit,
+            self._slow_types,
+            self._emitter,
             _logger,
             concurrency=self._concurrency,
             max_queued=self._max_queued,
