@@ -71,7 +71,7 @@ class Channel:
         self._close_timeout = close_timeout
         self._is_client = is_client
         self._framing = frames.Framing(is_client)
-        self._chunks: deque[bytes] = deque([received] if received else [])
+        self._chunks = [received] if received else []
         self._reads = (_READ_SIZE,)
         self._writing = threading.Lock()
         self._outbox: deque[bytes] = deque()
@@ -115,7 +115,7 @@ class Channel:
         except (OSError, ValueError) as error:  # ValueError: the descriptor is closed
             self._end(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or str(error))
         self.is_idle = False
-        data = self._chunks.popleft()
+        data = self._chunks.pop()
         if not data:
             self._end(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or "the peer ended the connection without closing")
         self.heard_at = time.monotonic()

@@ -83,6 +83,7 @@ def _is_encodable(value: Any) -> bool:
 
 _SCALARS = frozenset({str, int, bool, type(None)})
 _KEYS = frozenset({str})
+_CONTAINERS = (dict, list, tuple)
 
 
 def _is_plain(value: Any) -> bool:
@@ -99,6 +100,30 @@ def _is_plain(value: Any) -> bool:
     elif kind is not list and kind is not tuple:
         return False
     return _SCALARS.issuperset(map(type, value)) or all(map(_is_plain, value))
+
+
+def is_longer(value: Any, limit: int) -> bool:
+    """Whether the JSON text of ``value`` is surely longer than ``limit`` bytes, told without making it.
+
+    A list that holds one string a thousand times takes little memory itself, but its text may take a gigabyte, and encoding
+    it stops every thread meanwhile.
+    """
+    if type(value) is str:
+        return len(value) > limit
+    if not isinstance(value, _CONTAINERS):
+        return False
+    size, containers = 0, [value]
+    while containers:
+        container = containers.pop()
+        size += 2 * len(container)  # each item has a separator and at least one byte
+        for item in container.values() if isinstance(container, dict) else container:
+            if type(item) is str:
+                size += len(item)
+            elif isinstance(item, _CONTAINERS):
+                containers.append(item)
+            if size > limit:
+                return True
+    return False
 
 
 class MsgspecCodec:

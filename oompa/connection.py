@@ -7,15 +7,15 @@ stops reading, which the peer feels as back-pressure. A task of a type that took
 before it starts. The thread the web server gave (*home*) takes the lead back when its task is done, and the other thread
 ends: an idle connection has one thread.
 
-``_state`` guards who leads, what runs and what is queued. The inbox belongs to the leader. Tasks, replies, reading and
-listeners run outside the lock.
+``_state`` guards who leads, what runs and what is queued. The inbox, what was read and not yet looked at, last first,
+belongs to the leader. Tasks, replies, reading and listeners run outside the lock.
 """
 
 import logging
 import threading
 from collections import deque
 from time import monotonic
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Optional
 
 from .channel import Channel, ChannelClosed
 from .codec import Codec
@@ -48,7 +48,7 @@ class Connection:
 
     Attributes:
         remote_address: Host and port of the peer, as the web server tells them.
-        headers: The headers of the upgrade request.
+        headers: The headers of the upgrade request, as ``flask.Request.headers``.
         identity: What ``authenticate`` returned.
     """
 
@@ -64,10 +64,11 @@ class Connection:
         *,
         concurrency: int,
         max_queued: int,
+        max_queued_size: int,
         ping_interval: Optional[float],
         close_timeout: float,
         remote_address: tuple[str, int],
-        headers: Mapping[str, str],
+        headers: Any,
         identity: Any = None,
     ) -> None:
         self.remote_address = remote_address
@@ -82,14 +83,16 @@ class Connection:
         self._logger = logger
         self._concurrency = concurrency
         self._max_queued = max_queued
+        self._max_queued_size = max_queued_size
         self._close_timeout = close_timeout
         self._state = threading.Lock()
         self._changed = threading.Condition(self._state)
         self._home = self._leader = _Worker(self._stuck)
         self._home_is_free = False
         self._running: dict[_Worker, Key] = {}
-        self._queue: deque[Request] = deque()
-        self._inbox: deque[Message] = deque()
+        self._queue: deque[tuple[Request, int]] = deque()
+        self._queued_size = 0
+        self._inbox: list[Message] = []
         self._draining = False
         self._closing_since: Optional[float] = None
         self._ended = False
@@ -172,16 +175,16 @@ class Connection:
     def _lead(self, me: _Worker) -> None:
         """Read and run for as long as this worker leads; returns when it has nothing left to run, either."""
         stands_in = me is not self._home
-        inbox = self._inbox
         try:
             while self._leader is me:
                 if stands_in and self._home_is_free and self._pass_lead_home():
                     return
-                if inbox:
-                    self._accept(me, inbox.popleft())
+                if self._inbox:
+                    self._accept(me, self._inbox.pop())
                     continue
-                inbox.extend(self._channel.receive(_STAND_IN_LOOK if stands_in else None))
-                if not inbox:
+                self._inbox = self._channel.receive(_STAND_IN_LOOK if stands_in else None)
+                self._inbox.reverse()
+                if not self._inbox:
                     self._channel.check(monotonic())
         except ChannelClosed as closed:
             self._logger.debug("connection to %s ended: %s", self.remote_address, closed)
@@ -198,7 +201,7 @@ class Connection:
         except UnreadableRequest as error:
             return self._reply(Reply(ERR, error.id, error=str(error)))
         assert request is not None
-        if not self._admit(me, request):
+        if not self._admit(me, request, len(message)):
             return
         while request is not None:
             if request.type in self._slow_types:
@@ -218,7 +221,7 @@ class Connection:
             self._slow_types.discard(type)
         self._reply(reply)
 
-    def _admit(self, me: _Worker, request: Request) -> bool:
+    def _admit(self, me: _Worker, request: Request, size: int) -> bool:
         """Whether to run a request now. Otherwise it is queued, or dropped as a copy or because of draining."""
         key = (request.type, request.id)
         with self._state:
@@ -228,17 +231,21 @@ class Connection:
                 if self._is_copy_locked(key):
                     return False
                 if self._queue or len(self._running) >= self._concurrency:
-                    self._queue.append(request)
-                    while len(self._queue) >= self._max_queued and self._channel.is_open:
+                    self._queue.append((request, size))
+                    self._queued_size += size
+                    while self._is_full_locked() and self._channel.is_open:
                         self._changed.wait()  # notified by a worker that takes from the queue, and by abort
                     return False
             self._running[me] = key
             return True
 
+    def _is_full_locked(self) -> bool:
+        return len(self._queue) >= self._max_queued or self._queued_size >= self._max_queued_size
+
     def _is_copy_locked(self, key: Key) -> bool:
         if key[1] is MISSING or key[1] is None:
             return False
-        copies = (*self._running.values(), *((request.type, request.id) for request in self._queue))
+        copies = (*self._running.values(), *((request.type, request.id) for request, _ in self._queue))
         return any(key == copy and type(key[1]) is type(copy[1]) for copy in copies)
 
     def _next(self, me: _Worker) -> Optional[Request]:
@@ -246,7 +253,8 @@ class Connection:
         with self._state:
             del self._running[me]
             if self._queue:
-                request = self._queue.popleft()
+                request, size = self._queue.popleft()
+                self._queued_size -= size
                 self._running[me] = (request.type, request.id)
                 self._changed.notify_all()
                 return request

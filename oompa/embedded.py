@@ -23,6 +23,9 @@ _POLL_INTERVAL = 0.1
 #: Seconds to leave the listening socket alone when there is no descriptor for what it has to give.
 _NO_DESCRIPTOR_PAUSE = 0.05
 
+#: Bytes of a request read at once; the buffer lives as long as the connection.
+_REQUEST_BUFFER = 1024
+
 #: Connections the kernel may keep waiting to be accepted.
 _BACKLOG = 1024
 
@@ -38,11 +41,13 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the request took longer than the handshake timeout")
-        self._sock.settimeout(left)
-        return self._sock.recv_into(buffer)
+        """Read what there is. The deadline and a fault of the socket count as its end: Werkzeug reads on after a response
+        and leaks a selector when that raises."""
+        try:
+            self._sock.settimeout(max(0.001, self._deadline - time.monotonic()))
+            return self._sock.recv_into(buffer)
+        except OSError:
+            return 0
 
 
 class _Handler(WSGIRequestHandler):
@@ -50,7 +55,8 @@ class _Handler(WSGIRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.rfile = io.BufferedReader(_DeadlineReader(self.connection, time.monotonic() + HANDSHAKE_TIMEOUT))
+        reader = _DeadlineReader(self.connection, time.monotonic() + HANDSHAKE_TIMEOUT)
+        self.rfile = io.BufferedReader(reader, _REQUEST_BUFFER)
 
     def log(self, type: str, message: str, *args: Any) -> None:
         self.logger.debug(message, *args)

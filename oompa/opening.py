@@ -1,12 +1,13 @@
 """The two doors: how a WebSocket gets open on the server and on the client.
 
-simple-websocket finds the socket in a WSGI environ and shakes hands; websocket-client writes the request of the client and
-checks the answer, and goes through proxies. Both are used for that alone (see ``channel``). The only file that imports
+simple-websocket finds the socket in a WSGI environ; websocket-client writes the request of the client and checks the
+answer, and goes through proxies. Both are used for that alone (see ``channel``). The only file that imports
 them; their errors end here.
 """
 
 import base64
 import binascii
+import hashlib
 import socket
 import ssl
 import threading
@@ -77,6 +78,11 @@ def _tokens(environ: Mapping[str, Any], name: str) -> list[str]:
     return [token.strip().lower() for token in environ.get(name, "").split(",")]
 
 
+def _accept_key(key: str) -> str:
+    """What proves to the client that its request was understood (:rfc:`6455#section-4.2.2`)."""
+    return base64.b64encode(hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
+
+
 class _NoThread:
     """Stands for the thread in which simple-websocket would read."""
 
@@ -87,6 +93,20 @@ class _NoThread:
 
     def start(self) -> None:
         """Do nothing."""
+
+
+class _Door(simple_websocket.Server):  # type: ignore[misc]
+    """simple-websocket's way to the socket, with an answer of our own: its would accept deflate, and takes h11 to parse
+    again what the web server has parsed."""
+
+    def handshake(self) -> None:
+        """Answer the request."""
+        answer = (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {_accept_key(self.environ['HTTP_SEC_WEBSOCKET_KEY'])}\r\n\r\n"
+        )
+        self.sock.sendall(answer.encode())
+        self.connected = True
 
 
 class Accepted(NamedTuple):
@@ -103,12 +123,8 @@ def accept(environ: Mapping[str, Any]) -> Accepted:
         RuntimeError: The web server gives no access to its socket.
         OSError: The peer is gone.
     """
-    shown = {key: value for key, value in environ.items() if not key.startswith("HTTP_")}
-    for name in ("HTTP_UPGRADE", "HTTP_CONNECTION", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_VERSION"):
-        shown[name] = environ[name]  # no extensions: it would accept deflate
-    shown["HTTP_HOST"] = "localhost"  # it decodes the name and stumbles over odd ones
-    opened = simple_websocket.Server.accept(shown, thread_class=_NoThread)
-    return Accepted(opened.sock, opened.mode)
+    door = _Door(environ, thread_class=_NoThread)
+    return Accepted(door.sock, door.mode)
 
 
 # The client's door.
@@ -179,7 +195,7 @@ class BadCertificate(ConnectionLost):
 
 
 class _HandshakeSocket:
-    """A socket as websocket-client reads it: byte by byte from a buffer, under one deadline for everything."""
+    """A socket as websocket-client reads it, which is byte by byte: from a buffer, under one deadline for everything."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self.received = b""
@@ -188,13 +204,15 @@ class _HandshakeSocket:
         self._room = _ANSWER_LIMIT
 
     def recv(self, size: int) -> bytes:
+        """All of a line, then its end: what looks for the end byte by byte takes two calls to find it."""
         if not self.received:
             self._sock.settimeout(_left(self._deadline))
             self.received = self._sock.recv(min(4096, self._room))
             self._room -= len(self.received)
             if not self._room:
                 raise ConnectionError(f"the answer to the handshake exceeds {_ANSWER_LIMIT} bytes")
-        taken, self.received = self.received[:size], self.received[size:]
+        end = self.received.find(b"\n") or 1
+        taken, self.received = (self.received[:end], self.received[end:]) if end > 0 else (self.received, b"")
         return taken
 
     def send(self, data: bytes) -> int:

@@ -10,7 +10,7 @@ import secrets
 from time import monotonic
 from typing import Any, Callable, Mapping, Optional
 
-from .codec import NOT_JSON, Codec
+from .codec import NOT_JSON, Codec, is_longer
 from .errors import HealthcheckFailed, TaskError
 from .messages import ERR, OK, PING, Reply, Request, describe, write_reply
 from .schema import Factory
@@ -113,14 +113,15 @@ class Pipeline:
 
     def write(self, reply: Reply) -> tuple[Reply, bytes]:
         """The text of a reply; of an ERR in its stead when the reply is not JSON or too large."""
+        limit = self._max_reply_size
+        if is_longer(reply.payload, limit):
+            return self._write_failure(reply, f"the reply exceeds max_message_size of {limit} bytes")
         try:
             text = write_reply(self._codec, reply)
         except NOT_JSON as error:
             return self._write_failure(reply, f"the result is not JSON: {describe(error)}")
-        if len(text) > self._max_reply_size:
-            return self._write_failure(
-                reply, f"the reply of {len(text)} bytes exceeds max_message_size of {self._max_reply_size} bytes"
-            )
+        if len(text) > limit:
+            return self._write_failure(reply, f"the reply of {len(text)} bytes exceeds max_message_size of {limit} bytes")
         return reply, text
 
     def _write_failure(self, reply: Reply, problem: str) -> tuple[Reply, bytes]:

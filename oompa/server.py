@@ -21,13 +21,13 @@ from .codec import codec_named
 from .connection import Connection
 from .embedded import EmbeddedServer
 from .emitter import Emitter, Listenable
-from .opening import Accepted
+from .opening import Accepted, wants_websocket
 from .pipeline import Healthcheck, Middleware, Pipeline
 from .policy import CloseCode
 from .schema import Factory
 from .streams import stream_of
 from .watcher import Watcher
-from .web import Authenticate, Visitor, WebOptions, blueprint
+from .web import Authenticate, Visitor, WebOptions, blueprint, upgrade
 
 _logger = logging.getLogger("oompa.server")
 
@@ -47,7 +47,8 @@ class Server(Listenable):
         health_path: Where ``GET`` tells the health: 200 ``ok``, 500 ``error``, 503 while draining.
         disconnect_token: Given, ``POST /disconnect`` with ``Authorization: Bearer <token>`` closes every connection.
         concurrency: Tasks of one connection at once; 1 means one by one, in order.
-        max_queued: Requests of one connection that may wait for their turn; beyond, the server stops reading it.
+        max_queued: Requests of one connection that may wait for their turn, ``max_message_size`` bytes of them in all;
+            beyond, the server stops reading the connection.
         max_connections: Connections beyond which an upgrade gets a 503 with Retry-After; None: no limit.
         max_message_size: Bytes of a message, in and out; beyond, close code 1009, or an ERR instead of the reply.
         ping_interval: Seconds of silence before a ping; as many again without a sign of life end the connection. None: off.
@@ -127,6 +128,7 @@ class Server(Listenable):
         self._stops: SimpleQueue[None] = SimpleQueue()
         #: The Flask application: add routes of your own to it.
         self.app = flask.Flask(__name__, static_folder=None)
+        self._wsgi_app = self.app.wsgi_app
         self.init_app(self.app)
 
     # For users.
@@ -141,6 +143,25 @@ class Server(Listenable):
         """The connections there are at the moment."""
         with self._state:
             return list(self._connections)
+
+    @property
+    def max_connections(self) -> Optional[int]:
+        """Connections beyond which an upgrade is refused; may be set at any time. None: no limit."""
+        return self._max_connections
+
+    @max_connections.setter
+    def max_connections(self, limit: Optional[int]) -> None:
+        self._max_connections = options.count_or_none("max_connections", limit)
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds running tasks have to finish when the server closes."""
+        return self._drain_timeout
+
+    @property
+    def close_timeout(self) -> float:
+        """Seconds the closing handshake may take."""
+        return self._close_timeout
 
     def use(self, middleware: M) -> M:
         """Add a middleware, ``middleware(request, call_next) -> result``; also a decorator.
@@ -159,7 +180,21 @@ class Server(Listenable):
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         """Answer a request as a WSGI application."""
+        if self._is_simple_upgrade(environ):
+            return upgrade(flask.Request(environ), self, self._web_options, _logger)(environ, start_response)
         return self.app(environ, start_response)
+
+    def _is_simple_upgrade(self, environ: Any) -> bool:
+        """Whether Flask, whose contexts a connection would keep for its whole life, adds nothing to an upgrade."""
+        app, web = self.app, self._web_options
+        return (
+            environ["PATH_INFO"] == web.path
+            and environ["REQUEST_METHOD"] == "GET"
+            and wants_websocket(environ)
+            and web.authenticate is None
+            and app.wsgi_app == self._wsgi_app
+            and not (app.before_request_funcs or app.after_request_funcs or app.teardown_request_funcs)
+        )
 
     def listen(self, port: int, host: str = "127.0.0.1") -> "Future[None]":
         """Serve on ``host`` and ``port``; port 0 picks one, ``port`` tells it.
@@ -260,6 +295,7 @@ class Server(Listenable):
             _logger,
             concurrency=self._concurrency,
             max_queued=self._max_queued,
+            max_queued_size=self._max_message_size,
             ping_interval=self._ping_interval,
             close_timeout=self._close_timeout,
             remote_address=visitor.remote_address,

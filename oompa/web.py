@@ -10,6 +10,7 @@ from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Proto
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Request, Response, request
+from werkzeug.datastructures import Headers
 
 from .opening import Accepted, BadHandshake, accept, check_handshake, wants_websocket
 
@@ -23,7 +24,7 @@ class Visitor(NamedTuple):
     """Who asks for an upgrade."""
 
     remote_address: tuple[str, int]
-    headers: Mapping[str, str]
+    headers: Headers
     identity: Any
 
 
@@ -68,7 +69,7 @@ def blueprint(name: str, host: Host, options: WebOptions, logger: logging.Logger
     def websocket() -> Response:
         if not wants_websocket(request.environ):
             return _health(host)
-        return _upgrade(host, options, logger)
+        return upgrade(request, host, options, logger)
 
     def disconnect() -> Response:
         expected = f"Bearer {options.disconnect_token}"
@@ -100,13 +101,13 @@ def _health(host: Host) -> Response:
     return _text("ok", 200)
 
 
-def _upgrade(host: Host, options: WebOptions, logger: logging.Logger) -> Response:
-    """Decide on an upgrade request."""
+def upgrade(request: Request, host: Host, options: WebOptions, logger: logging.Logger) -> Response:
+    """Decide on an upgrade request. Needs Flask's contexts only where ``authenticate`` does."""
     environ = request.environ
     try:
         check_handshake(environ)
         _check_origin(environ, options.origins)
-        identity = _identify(options.authenticate)
+        identity = _identify(options.authenticate, request)
     except BadHandshake as fault:
         logger.warning("handshake of %s refused: %s", request.remote_addr, fault)
         return _text(str(fault), fault.status, dict(fault.headers))
@@ -117,7 +118,7 @@ def _upgrade(host: Host, options: WebOptions, logger: logging.Logger) -> Respons
         logger.warning("handshake of %s refused: the server is full or draining", request.remote_addr)
         return _text("try again later", 503, {"Retry-After": str(RETRY_AFTER)})
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
-    return _Upgrade(host, Visitor(address, dict(request.headers), identity))
+    return _Upgrade(host, Visitor(address, request.headers, identity))
 
 
 def _check_origin(environ: Mapping[str, Any], origins: Optional[frozenset[str]]) -> None:
@@ -141,7 +142,7 @@ def _host_and_port(netloc: str, scheme: str) -> tuple[Optional[str], Optional[in
     return parts.hostname, parts.port or {"http": 80, "https": 443}.get(scheme)
 
 
-def _identify(authenticate: Optional[Authenticate]) -> Any:
+def _identify(authenticate: Optional[Authenticate], request: Request) -> Any:
     """Who the visitor is, None without ``authenticate``."""
     if authenticate is None:
         return None

@@ -347,16 +347,18 @@ class RawPeer:
             ready = sum(events for _, events in selector.select(max(0.0, timeout)))
         return bool(ready & selectors.EVENT_READ), bool(ready & selectors.EVENT_WRITE)
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Take in what has come; False when the connection has ended."""
         try:
             data = self._socket.recv(_READ_SIZE)
         except BlockingIOError:
-            return
+            return True
         except ConnectionError:
-            self.ended = self.was_reset = True
-            return
+            self.was_reset = True
+            data = b""
         self._received += data
         self.ended = not data
+        return not self.ended
 
     def _more(self, deadline: float) -> None:
         if self.ended:
@@ -364,9 +366,7 @@ class RawPeer:
         readable, _ = self._wait(True, False, deadline - time.monotonic())
         if not readable:
             raise TimeoutError(f"nothing more from the server after {self._seen()}")
-        size = len(self._received)
-        self._receive()
-        if self.ended and len(self._received) == size:
+        if not self._receive():
             raise EOFError(f"the connection ended after {self._seen()}")
 
     def _read_to_end(self, deadline: float) -> None:
