@@ -6,7 +6,8 @@ request; and the condition variable of a Future, half of what it costs, is made 
 ``result`` nobody does. ``wait``, ``as_completed`` and ``asyncio.wrap_future`` work as on any Future, through the names that
 concurrent.futures shares between its own modules (``_state``, ``_condition``, ``_waiters``, ``_done_callbacks``).
 
-Whoever has taken a request out of the exchange, and nobody else, settles its call: that makes it exactly once.
+A call settles once, whoever comes first. Settling again changes nothing but tells those again who may have missed it: the
+main thread can be interrupted by a signal handler on any line.
 """
 
 import threading
@@ -23,15 +24,15 @@ class Driver(Protocol):
     def wait_for(self, call: "Call", timeout: Optional[float]) -> None:
         """Return when the call is settled or the timeout is over."""
 
-    def forget(self, call: "Call") -> bool:
-        """Take the request of a call out of the exchange; whether it was still there."""
+    def forget(self, call: "Call") -> None:
+        """The call was cancelled."""
 
     def run_later(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a callback on the callback thread."""
 
 
-#: Guards the making of condition variables.
-_making = threading.Lock()
+#: Guards the making of condition variables, and the state of calls that have none. A signal handler may settle, too.
+_making = threading.RLock()
 
 
 class Call(Future):  # type: ignore[type-arg]
@@ -91,8 +92,8 @@ class Call(Future):  # type: ignore[type-arg]
 
     def cancel(self) -> bool:
         """Give the call up: it is never sent again and its reply is dropped. True unless it is done already."""
-        if not self.is_settled and self._driver.forget(self):
-            self._finish(CANCELLED_AND_NOTIFIED, None, None)
+        if self._finish(CANCELLED_AND_NOTIFIED, None, None):
+            self._driver.forget(self)
         return self._state == CANCELLED_AND_NOTIFIED
 
     def add_done_callback(self, fn: Callback) -> None:
@@ -103,9 +104,9 @@ class Call(Future):  # type: ignore[type-arg]
                 return
         self._driver.run_later(fn, self)
 
-    def settle(self, result: Any = None, error: Optional[BaseException] = None) -> None:
-        """Set the result or the error. Only for who took the request out of the exchange."""
-        self._finish(FINISHED, result, error)
+    def settle(self, result: Any = None, error: Optional[BaseException] = None) -> bool:
+        """Set the result or the error, unless the call is done already; returns whether it was not."""
+        return self._finish(FINISHED, result, error)
 
     def add_waker(self, waker: threading.Lock) -> None:
         """Release ``waker`` when the call is settled. Look at ``is_settled`` afterwards: it may be already."""
@@ -117,31 +118,43 @@ class Call(Future):  # type: ignore[type-arg]
         with self._condition:
             self._wakers = tuple(each for each in self._wakers if each is not waker)
 
-    def _finish(self, state: str, result: Any, error: Optional[BaseException]) -> None:
-        """Settle, then tell whoever waits: they look at the state after they have made the condition, here it is after."""
+    def _finish(self, state: str, result: Any, error: Optional[BaseException]) -> bool:
+        with _making:
+            condition = self._made
+            if condition is None:  # nobody waits but in wait_for, and nobody can begin to
+                return self._change(state, result, error)
+        with condition:
+            is_first = self._change(state, result, error)
+            if is_first:
+                self._tell_waiters()
+            condition.notify_all()
+            wakers = self._wakers
+            while self._done_callbacks:
+                self._driver.run_later(self._done_callbacks[0], self)
+                del self._done_callbacks[0]
+        for waker in wakers:
+            release(waker)
+        return is_first
+
+    def _change(self, state: str, result: Any, error: Optional[BaseException]) -> bool:
+        if self._state != PENDING:
+            return False
         self._result = result
         self._exception = error
         self._state = state
         self.is_settled = True
         self._owner = None
-        if self._made is not None:
-            self._tell(self._made)
+        return True
 
-    def _tell(self, condition: threading.Condition) -> None:
-        with condition:
-            for waiter in self._waiters:
-                if self._state != FINISHED:
-                    waiter.add_cancelled(self)
-                elif self._exception is None:
-                    waiter.add_result(self)
-                else:
-                    waiter.add_exception(self)
-            condition.notify_all()
-            wakers, callbacks = self._wakers, self._done_callbacks
-        for waker in wakers:
-            release(waker)
-        for callback in callbacks:
-            self._driver.run_later(callback, self)
+    def _tell_waiters(self) -> None:
+        """Tell those in ``wait`` and ``as_completed``."""
+        for waiter in self._waiters:
+            if self._state != FINISHED:
+                waiter.add_cancelled(self)
+            elif self._exception is None:
+                waiter.add_result(self)
+            else:
+                waiter.add_exception(self)
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]

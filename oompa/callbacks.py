@@ -19,7 +19,7 @@ class Callbacks:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._jobs: Jobs = SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close the client
         self._thread: Optional[threading.Thread] = None
         self._closed = False
 
@@ -38,7 +38,12 @@ class Callbacks:
         """Run what was posted before, then end the thread. Does not wait."""
         with self._lock:
             self._closed = True
+            if self._thread is None and not self._jobs.empty():
+                self._thread = self._start()
             self._jobs.put(None)
+            works = self._thread is not None
+        if not works:
+            _work(self._jobs, self._logger)  # no thread was to be had: what waits runs here
 
     def join(self, timeout: float) -> None:
         """Wait until the thread has ended, unless this is it."""

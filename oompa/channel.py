@@ -2,7 +2,7 @@
 
 Threads: one thread at a time receives (who that is, is the caller's affair); any thread sends, closes or aborts.
 ``_writing`` guards the stream of bytes towards the peer and is held while writing, which is its purpose; it is no state
-lock. A thread that finds it taken leaves its frame in ``_outbox`` for the holder, so nobody queues behind a slow write
+lock. A thread that finds it taken leaves its message in ``_outbox`` for the holder, so nobody queues behind a slow write
 but a server's tasks that ask to (``send``). What a ``post`` cannot write at once goes to a thread of its own, which
 inherits ``_writing`` and ends when the outbox is empty.
 """
@@ -10,7 +10,7 @@ inherits ``_writing`` and ends when the outbox is empty.
 import threading
 import time
 from collections import deque
-from typing import NoReturn, Optional
+from typing import NoReturn, Optional, Protocol
 
 from . import frames
 from .frames import CloseFrame, Inbound, Message
@@ -22,6 +22,12 @@ _READ_SIZE = 65536
 
 #: Frames that wait are written together up to about so many bytes.
 _WRITE_SIZE = 65536
+
+
+class Waiting(Protocol):
+    """Who waits for the answer to a message."""
+
+    is_settled: bool
 
 
 class ChannelClosed(Exception):
@@ -74,12 +80,12 @@ class Channel:
         self._chunks = [received] if received else []
         self._reads = (_READ_SIZE,)
         self._writing = threading.Lock()
-        self._outbox: deque[bytes] = deque()
+        self._outbox: deque[tuple[bytes, Optional[Waiting]]] = deque()
         self._closing: Optional[CloseFrame] = None
         self._close_written = False
         self._control_due = False
         self._ping = False
-        self._pong: Optional[bytes] = None
+        self._pongs: deque[bytes] = deque(maxlen=1)  # one that a slow peer has not taken yet is replaced
         self._unsent: Optional[Data] = None
         self._ended: Optional[ChannelClosed] = None
         self._abort_reason: Optional[str] = None
@@ -128,7 +134,7 @@ class Channel:
     def _control(self, inbound: Inbound) -> None:
         inbound.is_notable = False
         for payload in inbound.pings:
-            self._pong = payload  # one that a slow peer has not taken yet is replaced (:rfc:`6455#section-5.5.3`)
+            self._pongs.append(payload)
             self._control_due = True
             self._flush()
         inbound.pings.clear()
@@ -142,6 +148,7 @@ class Channel:
         self.close(frame.code, frame.reason if self._inbound.failure is not None else "")
         if self._writing.acquire(timeout=self._close_timeout):  # whoever writes sends the close frame, too
             self._writing.release()
+            self._flush()
         if linger:
             self._linger()
         self.is_open = False
@@ -173,29 +180,44 @@ class Channel:
         Raises:
             ChannelClosed: The channel is closing or gone; the message was not sent whole.
         """
-        if not self.is_open:
-            raise self._closed()
-        self._outbox.append(text)
         with self._writing:
+            if not self.is_open:
+                raise self._closed()
+            self._outbox.append((text, None))
             self._drain(True)
         if self._abort_reason is not None:
             raise self._closed()
+        if self._control_due:
+            self._flush()
 
-    def post(self, text: bytes) -> None:
+    def post(self, text: bytes, waiting: Optional[Waiting] = None) -> None:
         """Send a text message without waiting for the peer. A fault ends the channel, which the receiver will see.
+
+        Args:
+            waiting: Who waits for the answer. A message that is still in the outbox when nobody does any more is dropped.
 
         Raises:
             ChannelClosed: The channel is closing or gone.
         """
         if not self.is_open:
             raise self._closed()
-        self._outbox.append(text)
+        self._outbox.append((text, waiting))
         self._flush()
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the peer has yet to take a part of what was written."""
+        return self._unsent is not None
+
     def check(self, now: float) -> Silence:
-        """Ping a peer that has been silent for an interval; abort the channel when it stays so for another."""
+        """Ping a peer that has been silent for an interval; abort the channel when it stays so for another.
+
+        While a write is under way ``write_timeout`` decides: a peer that takes bytes is alive, and a ping would queue.
+        """
+        if self._unsent is not None:
+            self.heard_at = now
         verdict = self._heartbeat.check(now, self.heard_at)
-        if verdict is Silence.PING and self.is_open and self._unsent is None:
+        if verdict is Silence.PING and self.is_open:
             self._ping = self._control_due = True
             self._flush()
         elif verdict is Silence.DEAD:
@@ -277,6 +299,8 @@ class Channel:
                     self._outbox.clear()  # nothing follows a close frame (:rfc:`6455#section-5.5.1`)
                 data = self._unsent or self._next_write()
                 if data is None:
+                    if self._outbox or self._control_due:
+                        continue
                     break
                 try:
                     sent = stream.send(data)
@@ -303,25 +327,22 @@ class Channel:
         """The next frames to write, None for none. Needs ``_writing``."""
         if self._control_due and (control := self._next_control()) is not None:
             return control
-        outbox, framing = self._outbox, self._framing
-        if not outbox:
-            return None
-        data = framing.text(outbox.popleft())
-        if not outbox or len(data) > _WRITE_SIZE:
-            return data
-        batch, size = [data], len(data)
+        outbox, batch, size = self._outbox, [], 0
         while outbox and size < _WRITE_SIZE:
-            batch.append(framing.text(outbox.popleft()))
-            size += len(batch[-1])
-        return b"".join(batch)
+            text, waiting = outbox.popleft()
+            if waiting is None or not waiting.is_settled:
+                batch.append(self._framing.text(text))
+                size += len(text)
+        if len(batch) > 1:
+            return b"".join(batch)
+        return batch[0] if batch else None
 
     def _next_control(self) -> Optional[bytes]:
         """The control frame that is due, None for none. The close frame comes last, and nothing after it."""
         self._control_due = False
-        if self._pong is not None:
-            pong, self._pong = self._pong, None
+        if self._pongs:
             self._control_due = True
-            return self._framing.control(frames.PONG, pong)
+            return self._framing.control(frames.PONG, self._pongs.popleft())
         if self._ping:
             self._ping = False
             self._control_due = True

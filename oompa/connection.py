@@ -36,6 +36,7 @@ class _Worker:
     """A thread's part in a connection."""
 
     def __init__(self, stuck: Callable[["_Worker"], None]) -> None:
+        self.is_replying = False
         self._stuck = stuck
 
     def stuck(self) -> None:
@@ -147,13 +148,20 @@ class Connection:
 
     def serve(self) -> None:
         """Read, run and reply until the connection has ended and the calling thread's own task is over."""
-        self._emitter.emit("connection", self)
         try:
+            self._emitter.emit("connection", self)
             while self._await_lead():
                 self._lead(self._home)
         finally:
-            self._end()
-            self._channel.detach()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Home goes, and the web server closes the descriptor: nobody may be using it any more."""
+        self.abort("the connection was closed")
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._leader is self._home, self._close_timeout)
+        self._end()
+        self._channel.detach()
 
     def _await_lead(self) -> bool:
         """Wait until home leads again, True, or the connection has ended, False."""
@@ -166,11 +174,7 @@ class Connection:
 
     def _stand_in(self, worker: _Worker) -> None:
         """The life of a thread that leads while home is busy."""
-        try:
-            self._lead(worker)
-        except BaseException:
-            self._end()
-            raise
+        self._lead(worker)
 
     def _lead(self, me: _Worker) -> None:
         """Read and run for as long as this worker leads; returns when it has nothing left to run, either."""
@@ -189,10 +193,12 @@ class Connection:
         except ChannelClosed as closed:
             self._logger.debug("connection to %s ended: %s", self.remote_address, closed)
             self._end()
-        except Exception:
-            self._logger.exception("connection to %s failed", self.remote_address)
-            self._channel.close(CloseCode.INTERNAL_ERROR)
-            self._end()
+        except BaseException:
+            self._logger.exception("a defect of oompa: the connection to %s failed", self.remote_address)
+            self._channel.close(CloseCode.INTERNAL_ERROR, "internal error")
+            self._channel.abort("internal error")
+            if self._leader is me:  # otherwise another thread reads, and sees the end
+                self._end()
 
     def _accept(self, me: _Worker, message: Message) -> None:
         """Run what a message asks for, or queue it; then what waits in the queue, if anything."""
@@ -207,8 +213,11 @@ class Connection:
             if request.type in self._slow_types:
                 self._run_slow(me, request)
             else:
+                me.is_replying = False
                 self._watcher.began(me)
-                self._reply(self._pipeline.handle(request))
+                reply = self._pipeline.handle(request)
+                me.is_replying = True
+                self._reply(reply)
                 self._watcher.ended(me)
             request = self._next(me)
 
@@ -276,14 +285,14 @@ class Connection:
         """The task of ``worker`` takes long: let the others go on, and remember its type for the next time."""
         with self._state:
             key = self._running.get(worker)
-        if key is not None:
+        if key is not None and not worker.is_replying and self._pipeline.knows(key[0]):
             self._slow_types.add(key[0])
         self._pass_lead(worker)
 
     def _pass_lead(self, worker: _Worker) -> None:
         """Pass the lead on while ``worker`` is in a long task: home, if it is free, or a thread of its own."""
         with self._changed:
-            if self._leader is not worker or self._ended:
+            if self._leader is not worker or self._ended or worker not in self._running:
                 return
             if self._home_is_free:
                 self._leader = self._home

@@ -36,7 +36,7 @@ class Emitter:
 
     def add(self, event: str, listener: Listener, once: bool = False) -> None:
         """Call ``listener`` at each ``event``, or at the next one only. Raises ValueError for an unknown event."""
-        if event not in self._names and not event.startswith(self._families or "\0"):
+        if event not in self._names and not event.startswith(self._families):
             known = ", ".join((*self._names, *(f"{family}<id>" for family in self._families)))
             raise ValueError(f"unknown event {event!r}; the events are {known}")
         if not callable(listener):
@@ -61,7 +61,7 @@ class Emitter:
                 continue
             try:
                 entry.listener(*args)
-            except Exception:
+            except BaseException:  # sys.exit() in a listener must not end the thread either
                 self._logger.exception("a listener of %r raised", event)
 
     def _taken(self, event: str, entry: _Entry) -> bool:

@@ -113,16 +113,18 @@ class Exchange:
         self._pending[pending.id] = lane[pending.id] = pending
         return self._is_open
 
-    def received(self, id: Any) -> Optional[Pending]:
-        """A reply came: whose it is, None when nobody waits for it."""
-        pending = self._remove(id) if type(id) is str else None
-        if pending is not None and self._tolerance is not None:
-            self._tolerance.settled(False)
-        return pending
+    def find(self, id: Any) -> Optional[Pending]:
+        """Whose reply this is, None when nobody waits for it. A single look into a dict: it needs no guard."""
+        return self._pending.get(id) if type(id) is str else None
 
-    def cancelled(self, id: str) -> bool:
-        """The user gives the request up; whether it was still pending."""
-        return self._remove(id) is not None
+    def received(self, id: str) -> None:
+        """The request has its reply."""
+        if self._remove(id) is not None and self._tolerance is not None:
+            self._tolerance.settled(False)
+
+    def cancelled(self, id: str) -> None:
+        """The user has given the request up."""
+        self._remove(id)
 
     def lost(self, code: int, reason: str = "") -> list[Effect]:
         """The connection is gone. A code that blames what was sent fails what was in flight."""
@@ -136,10 +138,11 @@ class Exchange:
         """The server will not have this client: everything pending fails."""
         return self._fail(list(self._pending.values()), error)
 
-    def closed(self) -> list[Effect]:
-        """The client is closed: everything pending fails."""
+    def closed(self) -> list[Settle]:
+        """The client is closed: everything pending fails, and stays in the table until it is told to be ``received``."""
         self._is_open = False
-        return self._fail(list(self._pending.values()), ClientClosed("the client was closed before the reply came"))
+        error = ClientClosed("the client was closed before the reply came")
+        return [Settle(pending, error) for pending in self._pending.values()]
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed: attempts end, requests fail, windows close."""
@@ -179,7 +182,7 @@ class Exchange:
                 del lane[pending.id]
                 yield pending
             if not lane and len(self._lanes) > _IDLE_LANES:
-                del self._lanes[timeout]
+                self._lanes.pop(timeout, None)
 
     def _start_attempt(self, pending: Pending) -> None:
         """The next attempt lasts as long as the first, from the end of the last; it goes to the end of its lane."""

@@ -39,6 +39,9 @@ Headers = Union[None, Mapping[str, str], Callable[[], Mapping[str, str]]]
 #: Of ``close_timeout``, what is left to the threads for ending once the closing handshake was given up.
 _ENDING_TIME = 0.25
 
+#: The links of this process, for ``os.fork``.
+_links: "weakref.WeakSet[Link]" = weakref.WeakSet()
+
 
 class LinkOptions(NamedTuple):
     """The client's options, checked and completed; durations in seconds, sizes in bytes."""
@@ -91,13 +94,14 @@ class Link:
         # Unique across processes and machines: 72 random bits for the link, a counter for the request.
         self._id_prefix = secrets.token_urlsafe(9)
         self._ordinals = itertools.count(1)
+        _links.add(self)
 
     # What callers use; any thread.
 
     def start(self) -> None:
         """Connect, and stay connected. Once; again is no error. Raises ClientClosed."""
-        self._start_thread("_keeps", self._keep, "oompa-keeper")
         self._start_thread("_times", self._time, "oompa-timer")
+        self._start_thread("_keeps", self._keep, "oompa-keeper")
 
     def dispatch(self, type: str, payload: Any = MISSING, timeout: Optional[float] = None, owner: Any = None) -> Call:
         """Send a request, now or when there is a connection.
@@ -130,7 +134,7 @@ class Link:
                 raise ClientClosed(self._refusal)
             channel = self._channel if self._exchange.dispatched(pending, monotonic()) else None
         if channel is not None:
-            self._post(channel, text)
+            self._send(channel, pending)
         if pending.deadline < self._timer_due:
             self._nudges.put(None)
         return call
@@ -141,12 +145,11 @@ class Link:
             raise ClientClosed(str(self._refusal))
         self._turns.wait_for(call, timeout)
 
-    def forget(self, call: Call) -> bool:
-        """Take the request of a call out of the exchange; whether it was still there."""
-        if self._is_foreign():
-            return False
-        with self._state:
-            return self._exchange.cancelled(call.id)
+    def forget(self, call: Call) -> None:
+        """The call was cancelled."""
+        if not self._is_foreign():
+            with self._state:
+                self._exchange.cancelled(call.id)
 
     def run_later(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the callback thread."""
@@ -157,15 +160,19 @@ class Link:
         if self._is_foreign():
             return
         deadline = monotonic() + self._options.close_timeout
-        with self._state:
-            effects: list[Effect] = []
-            if self._refusal is None:
-                self._refusal = "the client is closed"
-                effects = self._exchange.closed()
+        if not self._state.acquire(timeout=self._options.close_timeout / 2):
+            return self.abandon()  # called by a signal handler that interrupted the holder: the timer closes later
+        try:
+            self._refusal = self._refusal or "the client is closed"
+            effects = self._exchange.closed()
             channel, opening = self._channel, self._opening
+        finally:
+            self._state.release()
         self._closing.set()
         self._nudges.put(None)
-        self._perform(effects, None)
+        for effect in effects:  # settled before they are forgotten: if this is interrupted, the next close goes on
+            effect.pending.future.settle(error=effect.error)
+            self._received(effect.pending.id)
         self._callbacks.close()
         if opening is not None:
             opening.abort()
@@ -177,37 +184,35 @@ class Link:
         self._callbacks.join(max(0.0, deadline - monotonic()))
 
     def abandon(self) -> None:
-        """The client was garbage collected: close, on the timer's thread. Takes no lock, for a collection may hold any."""
+        """Close, on the timer's thread, and return at once. Takes no lock: a garbage collection comes at any moment."""
         self._abandoned = True
         self._nudges.put(None)
 
     def disown(self) -> None:
-        """This process is a fork: the connection, the locks and the threads are the parent's."""
-        if self._threads:
+        """This process is a fork: the connection, the locks and the threads are the parent's, and so are the ids."""
+        self._id_prefix = secrets.token_urlsafe(9)
+        if self._keeps or self._times:
             self._refusal = "this client belongs to the process that made it; make a new one after fork"
             self._threads = []
 
     # Threads.
 
     def _start_thread(self, flag: str, target: Callable[[], None], name: str) -> None:
-        """Start one of the two threads, once; ``flag`` names the attribute that tells. An error leaves nothing behind."""
+        """Start one of the two threads, once; ``flag`` names the attribute that tells."""
         with self._state:
-            self._check_open_locked()
+            if self._refusal is not None:
+                raise ClientClosed(self._refusal)
             if getattr(self, flag):
                 return
-            thread = threading.Thread(target=target, name=name, daemon=True)
             setattr(self, flag, True)
-            try:
-                thread.start()
-            except BaseException:
-                setattr(self, flag, False)
-                raise
+            thread = threading.Thread(target=target, name=name, daemon=True)
             self._threads.append(thread)
-        _links.add(self)
-
-    def _check_open_locked(self) -> None:
-        if self._refusal is not None:
-            raise ClientClosed(self._refusal)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread to be had
+            self._threads.remove(thread)
+            setattr(self, flag, False)
+            raise
 
     def _is_foreign(self) -> bool:
         return self._refusal is not None and not self._threads and (self._keeps or self._times)
@@ -215,7 +220,7 @@ class Link:
     @staticmethod
     def _join(threads: list[threading.Thread], deadline: float) -> None:
         for thread in threads:
-            if thread is not threading.current_thread():
+            if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join(max(0.0, deadline - monotonic()))
 
     # The keeper: connecting, reading while no caller does, reconnecting.
@@ -239,7 +244,7 @@ class Link:
         except ConnectionLost as error:
             self._failed(error, was_lost)
             return None
-        except Exception as error:  # a callable for headers that raises, an unreadable certificate file, no memory
+        except BaseException as error:  # a callable for headers that raises or exits, no memory
             self._failed(ConnectionLost(f"connecting failed: {type(error).__name__}: {error}"), was_lost)
             return None
         with self._state:
@@ -254,7 +259,7 @@ class Link:
             return None
         self._backoff.succeeded()
         for pending in to_send:
-            self._post(channel, pending.text)
+            self._send(channel, pending)
         if was_lost:
             self._emit("reconnected")
         self._nudges.put(None)  # the timer minds the new channel's pings
@@ -320,24 +325,31 @@ class Link:
     # The timer.
 
     def _time(self) -> None:
-        while True:
+        while not self._closing.is_set():
             self._timer_due = float("inf")  # whoever dispatches from here on nudges, for the look below may miss it
-            now = monotonic()
-            with self._state:
-                effects = self._exchange.tick(now)
-                channel = self._channel
-                due = self._exchange.due()
-            self._perform(effects, channel)
-            if self._abandoned:
-                self.close()
-            if self._closing.is_set():
-                return
-            if channel is not None:
-                channel.check(now)
-                due = min(due, channel.check_due())
-            # No request has a shorter timeout unless it says so and nudges: one look per timeout misses no deadline.
-            self._timer_due = min(due, now + self._options.timeout)
-            self._sleep_until(self._timer_due)
+            due = monotonic() + self._timeout
+            try:
+                # No request has a shorter timeout unless it says so and nudges: a look per timeout misses no deadline.
+                due = min(due, self._look())
+            except Exception:
+                self._logger.exception("a defect of oompa: the timer goes on")
+            self._timer_due = due
+            self._sleep_until(due)
+
+    def _look(self) -> float:
+        """Do what is due; returns when the next thing is."""
+        if self._abandoned:
+            self.close()
+        now = monotonic()
+        with self._state:
+            effects = self._exchange.tick(now)
+            channel = self._channel
+            due = self._exchange.due()
+        self._perform(effects, channel)
+        if channel is None:
+            return due
+        channel.check(now)
+        return min(due, channel.check_due())
 
     def _sleep_until(self, due: float) -> None:
         """Sleep until ``due`` or a nudge."""
@@ -358,21 +370,22 @@ class Link:
                 self._logger.warning("a reply could not be read: %s", error)
                 self._emit("error", error)
                 continue
-            with self._state:
-                pending = self._exchange.received(id)
-            if pending is not None:
-                if kind == OK:
-                    pending.future.settle(value)
-                else:
-                    pending.future.settle(None, RemoteError(value))
+            pending = self._exchange.find(id)
+            if pending is not None:  # settled before it is forgotten: if this is interrupted, the timer finds it
+                pending.future.settle(value, None if kind == OK else RemoteError(value))
+                self._received(id)
             if self._emitter.table:
                 self._emit(f"{kind}:{id}", value)
+
+    def _received(self, id: str) -> None:
+        with self._state:
+            self._exchange.received(id)
 
     def _perform(self, effects: list[Effect], channel: Optional[Channel]) -> None:
         for effect in effects:
             if isinstance(effect, Send):
-                if channel is not None:
-                    self._post(channel, effect.pending.text)
+                if channel is not None and not channel.is_stalled:  # else the last copy is still on its way
+                    self._send(channel, effect.pending)
             elif isinstance(effect, Reconnect):
                 self._logger.warning("%s; reconnecting", effect.reason)
                 if channel is not None:
@@ -380,9 +393,9 @@ class Link:
             else:
                 effect.pending.future.settle(error=effect.error)
 
-    def _post(self, channel: Channel, text: bytes) -> None:
+    def _send(self, channel: Channel, pending: Pending) -> None:
         try:
-            channel.post(text)
+            channel.post(pending.text, pending.future)
         except ChannelClosed:
             pass  # the reader sees it; what is pending is sent again on the next connection
         except BaseException:
@@ -392,10 +405,6 @@ class Link:
     def _emit(self, event: str, *args: Any) -> None:
         if self._emitter.has(event):
             self._callbacks.post(self._emitter.emit, event, *args)
-
-
-#: The links of this process that have threads, for ``os.fork``.
-_links: "weakref.WeakSet[Link]" = weakref.WeakSet()
 
 
 def _disown_all() -> None:

@@ -1,15 +1,17 @@
 """Checks of option values: the error names the option, the value and what would do."""
 
-import math
 from typing import Any, Optional
+
+#: The longest duration in seconds, three years: the system's timers cannot wait much longer.
+LONGEST = 1e8
 
 
 def seconds(name: str, value: Any) -> float:
     """A duration above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be a finite number of seconds above 0, not {value!r}")
+    if not 0 < value <= LONGEST:
+        raise ValueError(f"{name} must be a number of seconds above 0, and {LONGEST:.0e} at most, not {value!r}")
     return float(value)
 
 

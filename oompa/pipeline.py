@@ -10,7 +10,7 @@ import secrets
 from time import monotonic
 from typing import Any, Callable, Mapping, Optional
 
-from .codec import NOT_JSON, Codec, is_longer
+from .codec import Codec, is_longer
 from .errors import HealthcheckFailed, TaskError
 from .messages import ERR, OK, PING, Reply, Request, describe, write_reply
 from .schema import Factory
@@ -75,6 +75,10 @@ class Pipeline:
             run = _before(each, run)
         self._run = run
 
+    def knows(self, type: str) -> bool:
+        """Whether the schema has a factory for ``type``."""
+        return type in self._schema
+
     def handle(self, request: Request) -> Reply:
         """Run a request; never raises."""
         started = monotonic()
@@ -114,11 +118,11 @@ class Pipeline:
     def write(self, reply: Reply) -> tuple[Reply, bytes]:
         """The text of a reply; of an ERR in its stead when the reply is not JSON or too large."""
         limit = self._max_reply_size
-        if is_longer(reply.payload, limit):
-            return self._write_failure(reply, f"the reply exceeds max_message_size of {limit} bytes")
         try:
+            if is_longer(reply.payload, limit) or is_longer(reply.error, limit):
+                return self._write_failure(reply, f"the reply exceeds max_message_size of {limit} bytes")
             text = write_reply(self._codec, reply)
-        except NOT_JSON as error:
+        except Exception as error:  # a subclass of dict or list may raise whatever it likes
             return self._write_failure(reply, f"the result is not JSON: {describe(error)}")
         if len(text) > limit:
             return self._write_failure(reply, f"the reply of {len(text)} bytes exceeds max_message_size of {limit} bytes")

@@ -81,13 +81,13 @@ class Backoff:
 
     def delay(self, now: float) -> float:
         """Seconds to wait before the next attempt."""
-        if self._max_interval is not None:
+        if self._started is None:
+            wait = 0.0
+        elif self._max_interval is not None:
             ceiling = min(self._max_interval, self._interval * 2.0 ** min(self._failures, 64))
             wait = self._draw(0.0, ceiling)
-        elif self._started is not None:
-            wait = self._started + self._interval - now
         else:
-            wait = 0.0
+            wait = self._started + self._interval - now
         return max(wait, self._not_before - now, 0.0)
 
 

@@ -348,8 +348,12 @@ class Server(Listenable):
             now = monotonic()
             for connection in connections:
                 connection.hurry(now, deadline)
-            if now > deadline + self._close_timeout and not any(connection.is_live for connection in connections):
+            is_late = now > deadline + self._close_timeout
+            if is_late and not any(connection.is_live for connection in connections):
                 return  # what is left are tasks that do not end; their threads are daemons
+            if now > deadline + 2 * self._close_timeout:
+                _logger.error("%d connections could not be ended: a listener may be blocking", len(connections))
+                return
             pause.wait(_CLOSING_LOOK)
 
     def _unhealthy(self, error: BaseException) -> None:

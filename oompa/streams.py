@@ -11,13 +11,16 @@ import struct
 import threading
 from typing import Optional, Union
 
+#: Seconds that poll can wait: its milliseconds are a C int. Who waits longer looks around in between.
+_LONGEST_POLL = 2e6
+
 Data = Union[bytes, memoryview]
 
 
 def _poll(sock: socket.socket, events: int, timeout: Optional[float]) -> bool:
     poll = select.poll()
     poll.register(sock, events)
-    return bool(poll.poll(None if timeout is None else max(0.0, timeout) * 1000.0))
+    return bool(poll.poll(None if timeout is None else min(max(0.0, timeout), _LONGEST_POLL) * 1000.0))
 
 
 class PlainStream:

@@ -7,7 +7,7 @@ are read as well, and steps down when a caller waits.
 
 ``_lock`` guards the leader, the line of waiting callers and whether there is something to read. Wakers are released and
 reading happens outside it. Every waker a thread sleeps on is released by: a leader that steps down in its favour, the
-settling of its call, or its own timeout.
+settling of its call, or a timeout.
 """
 
 import threading
@@ -24,6 +24,10 @@ STALE = 0.005
 
 #: Seconds of silence after which a leading caller looks whether its call was settled elsewhere.
 TICK = 0.02
+
+#: Seconds after which a sleeping caller looks around though nobody woke it: a signal handler may have interrupted the thread
+#: that was about to.
+_LOOK = 1.0
 
 #: Seconds the leading keeper reads at most before it looks around; anything that needs it sooner wakes it.
 _KEEPER_LOOK = 60.0
@@ -168,7 +172,8 @@ class Turns:
             me.waker.acquire()
             me.call.add_waker(me.waker)
         if not me.call.is_settled and self._leader is not me:
-            me.waker.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
+            left = _LOOK if deadline is None else min(_LOOK, max(0.0, deadline - monotonic()))
+            me.waker.acquire(timeout=left)
 
     def _leave(self, me: _Waiter) -> None:
         """The caller goes; a lead that came to it meanwhile goes on to the next."""

@@ -114,11 +114,10 @@ def upgrade(request: Request, host: Host, options: WebOptions, logger: logging.L
     if not environ.get("wsgi.multithread", True):
         logger.error("a WebSocket needs a web server with threads, such as gunicorn --threads 64")
         return _text("this web server has no threads", 501)
-    if host.is_draining() or not host.admit():
-        logger.warning("handshake of %s refused: the server is full or draining", request.remote_addr)
-        return _text("try again later", 503, {"Retry-After": str(RETRY_AFTER)})
+    if host.is_draining():
+        return _text("draining", 503, {"Retry-After": str(RETRY_AFTER)})
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
-    return _Upgrade(host, Visitor(address, request.headers, identity))
+    return _Upgrade(host, Visitor(address, request.headers, identity), logger)
 
 
 def _check_origin(environ: Mapping[str, Any], origins: Optional[frozenset[str]]) -> None:
@@ -158,12 +157,17 @@ def _identify(authenticate: Optional[Authenticate], request: Request) -> Any:
 class _Upgrade(Response):
     """The answer to a good upgrade request: the whole life of the WebSocket."""
 
-    def __init__(self, host: Host, visitor: Visitor) -> None:
+    def __init__(self, host: Host, visitor: Visitor, logger: logging.Logger) -> None:
         super().__init__()
         self._host = host
+        self._logger = logger
         self._visitor = visitor
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        if not self._host.admit():
+            self._logger.warning("handshake of %s refused: the server is full", self._visitor.remote_address)
+            full = _text("try again later", 503, {"Retry-After": str(RETRY_AFTER)})
+            return full(environ, start_response)
         try:
             accepted = self._accept(environ)
             if isinstance(accepted, Response):
