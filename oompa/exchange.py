@@ -93,7 +93,7 @@ class Exchange:
         self._is_open = True
         for pending in self._pending.values():
             pending.is_sent = True
-        return list(self._pending.values())
+        return self.waiting()
 
     def dispatched(self, pending: Pending, now: float) -> bool:
         """A request comes in; returns whether to send it now.
@@ -117,14 +117,20 @@ class Exchange:
         """Whose reply this is, None when nobody waits for it. A single look into a dict: it needs no guard."""
         return self._pending.get(id) if type(id) is str else None
 
-    def received(self, id: str) -> None:
-        """The request has its reply."""
-        if self._remove(id) is not None and self._tolerance is not None:
+    def received(self, id: Any) -> Optional[Pending]:
+        """A reply came: the request it ends, None when nobody waits for it."""
+        pending = self._remove(id) if type(id) is str else None
+        if pending is not None and self._tolerance is not None:
             self._tolerance.settled(False)
+        return pending
 
-    def cancelled(self, id: str) -> None:
-        """The user has given the request up."""
-        self._remove(id)
+    def cancelled(self, id: str) -> bool:
+        """The user has given the request up; whether it was still pending."""
+        return self._remove(id) is not None
+
+    def waiting(self) -> list[Pending]:
+        """Everything pending, oldest first."""
+        return list(self._pending.values())
 
     def lost(self, code: int, reason: str = "") -> list[Effect]:
         """The connection is gone. A code that blames what was sent fails what was in flight."""
@@ -136,13 +142,12 @@ class Exchange:
 
     def refused(self, error: ConnectionLost) -> list[Effect]:
         """The server will not have this client: everything pending fails."""
-        return self._fail(list(self._pending.values()), error)
+        return self._fail(self.waiting(), error)
 
-    def closed(self) -> list[Settle]:
-        """The client is closed: everything pending fails, and stays in the table until it is told to be ``received``."""
+    def closed(self) -> list[Effect]:
+        """The client is closed: everything pending fails."""
         self._is_open = False
-        error = ClientClosed("the client was closed before the reply came")
-        return [Settle(pending, error) for pending in self._pending.values()]
+        return self._fail(self.waiting(), ClientClosed("the client was closed before the reply came"))
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed: attempts end, requests fail, windows close."""

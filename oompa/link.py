@@ -164,15 +164,16 @@ class Link:
             return self.abandon()  # called by a signal handler that interrupted the holder: the timer closes later
         try:
             self._refusal = self._refusal or "the client is closed"
-            effects = self._exchange.closed()
+            waiting = self._exchange.waiting()
             channel, opening = self._channel, self._opening
         finally:
             self._state.release()
         self._closing.set()
         self._nudges.put(None)
-        for effect in effects:  # settled before they are forgotten: if this is interrupted, the next close goes on
-            effect.pending.future.settle(error=effect.error)
-            self._received(effect.pending.id)
+        for pending in waiting:  # settled before they are forgotten: if this is interrupted, the next close goes on
+            pending.future.settle(error=ClientClosed("the client was closed before the reply came"))
+        with self._state:
+            self._exchange.closed()
         self._callbacks.close()
         if opening is not None:
             opening.abort()

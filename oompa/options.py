@@ -10,8 +10,10 @@ def seconds(name: str, value: Any) -> float:
     """A duration above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 < value <= LONGEST:
-        raise ValueError(f"{name} must be a number of seconds above 0, and {LONGEST:.0e} at most, not {value!r}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a finite number of seconds above 0, not {value!r}")
+    if value > LONGEST:
+        raise ValueError(f"{name} must be at most {LONGEST:.0e} seconds, not {value!r}")
     return float(value)
 
 

@@ -20,6 +20,10 @@ CallNext = Callable[[Request], Any]
 Middleware = Callable[[Request, CallNext], Any]
 
 
+#: Characters of a problem that the wire tells; an exception's own text may be of any length.
+_PROBLEM_LIMIT = 1000
+
+
 def _always_healthy() -> bool:
     return True
 
@@ -129,8 +133,12 @@ class Pipeline:
         return reply, text
 
     def _write_failure(self, reply: Reply, problem: str) -> tuple[Reply, bytes]:
-        failure = Reply(ERR, reply.id, error=problem, elapsed=reply.elapsed)
-        return failure, write_reply(self._codec, failure)
+        failure = Reply(ERR, reply.id, error=problem[:_PROBLEM_LIMIT], elapsed=reply.elapsed)
+        text = write_reply(self._codec, failure)
+        if len(text) > self._max_reply_size:  # the id is what is too large
+            failure.id = None
+            text = write_reply(self._codec, failure)
+        return failure, text
 
     def _run_factory(self, request: Request) -> Any:
         try:

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from chaos_options import pytest_addoption as pytest_addoption
+from chaos_options import pytest_addoption  # noqa: F401
 
 from oompa import Client, Server
 

@@ -1,0 +1,81 @@
+"""The tree of errors: what is caught by which ``except``, and what each carries."""
+
+import concurrent.futures
+import pickle
+
+import pytest
+
+import oompa
+from oompa import errors
+
+OWN = [
+    errors.ProtocolError("no message"),
+    errors.RemoteError({"code": 7}),
+    errors.RequestTimeout("too late"),
+    errors.ConnectionLost("gone", 1009, 403),
+    errors.ClientClosed("closed"),
+    errors.TooManyPending("full"),
+    errors.HealthcheckFailed("ill"),
+]
+
+
+def name_of(error):
+    return type(error).__name__
+
+
+@pytest.mark.parametrize("error", OWN, ids=name_of)
+def test_every_error_of_oompa_is_an_oompa_error(error):
+    assert isinstance(error, errors.OompaError)
+
+
+@pytest.mark.parametrize("error", [*OWN, errors.OompaError(), errors.TaskError(1)], ids=name_of)
+def test_every_error_is_an_exception_and_exported_by_the_package(error):
+    assert isinstance(error, Exception)
+    assert getattr(oompa, name_of(error)) is type(error)
+
+
+@pytest.mark.parametrize("error", [*OWN, errors.TaskError([1])], ids=name_of)
+def test_an_error_survives_pickling_with_its_attributes(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert copy.args == error.args
+    assert vars(copy) == vars(error)
+
+
+def test_no_error_of_oompa_is_a_kind_of_another_one():
+    kinds = {type(error) for error in OWN}
+    assert [kind for kind in kinds for other in kinds - {kind} if issubclass(kind, other)] == []
+
+
+def test_request_timeout_is_a_timeout_error_of_both_kinds():
+    assert issubclass(errors.RequestTimeout, TimeoutError)
+    assert issubclass(errors.RequestTimeout, concurrent.futures.TimeoutError)
+
+
+def test_connection_lost_is_a_connection_error():
+    assert issubclass(errors.ConnectionLost, ConnectionError)
+
+
+def test_connection_lost_tells_the_close_code_and_the_status_of_a_refusal():
+    lost = errors.ConnectionLost("gone", 1009)
+    assert (str(lost), lost.code, lost.status) == ("gone", 1009, None)
+    refused = errors.ConnectionLost("forbidden", status=403)
+    assert (refused.code, refused.status) == (None, 403)
+
+
+@pytest.mark.parametrize("value", [None, "Error: Zero div", 0, False, [1, {"a": None}], {"code": 7}])
+def test_remote_error_carries_the_wire_value(value):
+    assert errors.RemoteError(value).error is value
+
+
+def test_remote_error_reads_as_its_value():
+    assert str(errors.RemoteError("ZeroDivisionError: division by zero")) == "ZeroDivisionError: division by zero"
+
+
+def test_task_error_is_the_handlers_own_and_no_oompa_error():
+    assert not issubclass(errors.TaskError, errors.OompaError)
+
+
+def test_task_error_carries_any_value_and_none_by_default():
+    assert errors.TaskError({"code": 7}).error == {"code": 7}
+    assert errors.TaskError().error is None

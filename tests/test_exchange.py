@@ -1,0 +1,678 @@
+"""The client's pending requests on a plain ``now``: attempts, timeouts, reconnects, refusals, closing, tolerance."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from oompa.errors import ClientClosed, ConnectionLost, RequestTimeout, TooManyPending
+from oompa.exchange import Exchange, Pending, Reconnect, Send, Settle
+from oompa.policy import CloseCode, Tolerance
+
+NEVER = float("inf")
+
+
+def pending(id, timeout=10.0, attempts=3):
+    return Pending(id, f"text of {id}".encode(), timeout, attempts, future=f"future of {id}")
+
+
+@pytest.fixture
+def exchange():
+    """An exchange whose connection is open."""
+    exchange = Exchange(max_pending=1000)
+    exchange.opened()
+    return exchange
+
+
+def dispatch(exchange, *ids, now=0.0, **options):
+    requests = [pending(id, **options) for id in ids]
+    for request in requests:
+        exchange.dispatched(request, now)
+    return requests if len(requests) > 1 else requests[0]
+
+
+def sent(effects):
+    return [effect.pending.id for effect in effects if isinstance(effect, Send)]
+
+
+def settled(effects):
+    return {effect.pending.id: type(effect.error) for effect in effects if isinstance(effect, Settle)}
+
+
+def reconnects(effects):
+    return [effect for effect in effects if isinstance(effect, Reconnect)]
+
+
+# Requests and replies.
+
+
+def test_a_request_is_sent_at_once_on_an_open_connection(exchange):
+    assert exchange.dispatched(pending("a"), now=0.0) is True
+    assert len(exchange) == 1
+
+
+def test_a_request_waits_while_there_is_no_connection():
+    exchange = Exchange(max_pending=10)
+    assert exchange.dispatched(pending("a"), now=0.0) is False
+    assert len(exchange) == 1
+
+
+def test_a_request_that_waited_is_sent_when_the_connection_opens():
+    exchange = Exchange(max_pending=10)
+    requests = dispatch(exchange, "a", "b", "c")
+    assert exchange.opened() == requests
+
+
+def test_a_new_exchange_has_nothing_to_send():
+    assert Exchange(max_pending=10).opened() == []
+
+
+def test_a_reply_is_matched_by_its_id(exchange):
+    first, second = dispatch(exchange, "a", "b")
+    assert exchange.received("b") is second
+    assert exchange.received("a") is first
+    assert len(exchange) == 0
+
+
+def test_the_machine_leaves_text_and_future_alone(exchange):
+    request = dispatch(exchange, "a")
+    assert exchange.received("a") is request
+    assert (request.text, request.future) == (b"text of a", "future of a")
+
+
+def test_a_second_reply_to_a_request_is_dropped(exchange):
+    dispatch(exchange, "a")
+    exchange.received("a")
+    assert exchange.received("a") is None
+
+
+@pytest.mark.parametrize("id", ["unknown", None, 7, 1.5, True, [], {}, ["a"], {"a": 1}, ""])
+def test_a_reply_that_nobody_waits_for_is_dropped_whatever_its_id(exchange, id):
+    dispatch(exchange, "a")
+    assert exchange.received(id) is None
+    assert len(exchange) == 1
+
+
+def test_a_reply_after_the_connection_is_lost_counts_still(exchange):
+    request = dispatch(exchange, "a")
+    exchange.lost(1006)
+    assert exchange.received("a") is request
+    assert exchange.opened() == []
+
+
+def test_a_request_that_was_answered_has_no_deadline(exchange):
+    dispatch(exchange, "a", attempts=1)
+    exchange.received("a")
+    assert exchange.due() == NEVER
+    assert exchange.tick(now=100.0) == []
+
+
+# Too many.
+
+
+def test_more_than_max_pending_requests_are_refused():
+    exchange = Exchange(max_pending=2)
+    dispatch(exchange, "a", "b")
+    with pytest.raises(TooManyPending):
+        exchange.dispatched(pending("c"), now=0.0)
+    assert len(exchange) == 2
+
+
+def test_a_request_that_was_refused_is_never_sent():
+    exchange = Exchange(max_pending=1)
+    request = dispatch(exchange, "a")
+    with pytest.raises(TooManyPending):
+        exchange.dispatched(pending("b"), now=0.0)
+    assert exchange.opened() == [request]
+    assert exchange.received("b") is None
+
+
+@pytest.mark.parametrize(
+    "settle",
+    [
+        lambda exchange: exchange.received("a"),
+        lambda exchange: exchange.cancelled("a"),
+        lambda exchange: exchange.tick(now=10.0),
+    ],
+    ids=["answered", "cancelled", "timed out"],
+)
+def test_a_request_that_settles_makes_room_for_another(settle):
+    exchange = Exchange(max_pending=1)
+    dispatch(exchange, "a", attempts=1)
+    settle(exchange)
+    dispatch(exchange, "b", now=10.0)
+    assert len(exchange) == 1
+
+
+# Attempts and timeouts.
+
+
+def test_nothing_happens_before_a_deadline(exchange):
+    dispatch(exchange, "a", timeout=10.0)
+    assert exchange.due() == 10.0
+    assert exchange.tick(now=9.999) == []
+
+
+def test_an_attempt_that_times_out_is_followed_by_another_with_the_same_text(exchange):
+    request = dispatch(exchange, "a", timeout=10.0)
+    assert exchange.tick(now=10.0) == [Send(request)]
+    assert (request.id, request.text, request.attempt) == ("a", b"text of a", 2)
+
+
+def test_after_the_last_attempt_a_request_fails_with_request_timeout(exchange):
+    request = dispatch(exchange, "a", timeout=10.0, attempts=3)
+    assert [sent(exchange.tick(now)) for now in (10.0, 20.0)] == [["a"], ["a"]]
+    (effect,) = exchange.tick(now=30.0)
+    assert effect.pending is request
+    assert isinstance(effect.error, RequestTimeout)
+    assert len(exchange) == 0
+    assert exchange.tick(now=1000.0) == []
+
+
+def test_the_timeout_error_names_the_request_and_its_attempts(exchange):
+    dispatch(exchange, "a", timeout=2.0, attempts=3)
+    dispatch(exchange, "b", timeout=6.0, attempts=1)
+    for now in (2.0, 4.0):
+        exchange.tick(now)
+    errors = [str(effect.error) for effect in exchange.tick(now=6.0)]
+    assert sorted(errors) == ["no reply to request a within 3 × 2.0 s", "no reply to request b within 6.0 s"]
+
+
+def test_a_request_with_one_attempt_is_never_sent_again(exchange):
+    dispatch(exchange, "a", timeout=10.0, attempts=1)
+    effects = exchange.tick(now=10.0)
+    assert sent(effects) == []
+    assert settled(effects) == {"a": RequestTimeout}
+
+
+def test_a_request_times_out_without_a_connection_as_well():
+    exchange = Exchange(max_pending=10)
+    dispatch(exchange, "a", timeout=10.0, attempts=3)
+    assert [exchange.tick(now) for now in (10.0, 20.0)] == [[], []]
+    assert settled(exchange.tick(now=30.0)) == {"a": RequestTimeout}
+    assert exchange.opened() == []
+
+
+def test_an_attempt_without_a_connection_counts_as_one():
+    exchange = Exchange(max_pending=10)
+    request = dispatch(exchange, "a", timeout=10.0, attempts=3)
+    exchange.tick(now=10.0)
+    assert request.attempt == 2
+    exchange.opened()
+    assert sent(exchange.tick(now=20.0)) == ["a"]
+    assert settled(exchange.tick(now=30.0)) == {"a": RequestTimeout}
+
+
+def test_attempts_do_not_drift_when_ticks_come_late(exchange):
+    dispatch(exchange, "a", timeout=10.0, attempts=3)
+    exchange.tick(now=10.9)
+    assert exchange.due() == 20.0
+    exchange.tick(now=20.9)
+    assert exchange.due() == 30.0
+    assert settled(exchange.tick(now=30.0)) == {"a": RequestTimeout}
+
+
+def test_a_tick_that_comes_very_late_fails_the_request(exchange):
+    dispatch(exchange, "a", timeout=10.0, attempts=3)
+    assert settled(exchange.tick(now=1000.0)) == {"a": RequestTimeout}
+    assert len(exchange) == 0
+
+
+def test_a_reply_between_two_attempts_ends_them(exchange):
+    request = dispatch(exchange, "a", timeout=10.0)
+    exchange.tick(now=10.0)
+    assert exchange.received("a") is request
+    assert exchange.tick(now=20.0) == []
+
+
+def test_a_reply_after_the_last_attempt_is_dropped(exchange):
+    dispatch(exchange, "a", timeout=10.0, attempts=1)
+    exchange.tick(now=10.0)
+    assert exchange.received("a") is None
+
+
+def test_each_request_has_its_own_timeout_shorter_or_longer(exchange):
+    dispatch(exchange, "default", timeout=10.0, attempts=3)
+    dispatch(exchange, "short", timeout=0.5, attempts=1)
+    dispatch(exchange, "long", timeout=100.0, attempts=1)
+    assert exchange.due() == 0.5
+    assert settled(exchange.tick(now=0.5)) == {"short": RequestTimeout}
+    assert exchange.due() == 10.0
+    for now in (10.0, 20.0):
+        assert sent(exchange.tick(now)) == ["default"]
+    assert settled(exchange.tick(now=30.0)) == {"default": RequestTimeout}
+    assert exchange.due() == 100.0
+    assert settled(exchange.tick(now=100.0)) == {"long": RequestTimeout}
+    assert exchange.due() == NEVER
+
+
+def test_requests_end_their_attempts_in_the_order_of_their_deadlines(exchange):
+    for number in range(5):
+        dispatch(exchange, str(number), now=float(number), timeout=10.0)
+    assert sent(exchange.tick(now=12.0)) == ["0", "1", "2"]
+    assert exchange.due() == 13.0
+    assert sent(exchange.tick(now=14.0)) == ["3", "4"]
+    assert exchange.due() == 20.0
+
+
+def test_a_deadline_is_found_among_many_requests_with_timeouts_of_their_own(exchange):
+    for number in range(1, 31):
+        dispatch(exchange, str(number), timeout=float(number), attempts=1)
+    for number in range(1, 31):
+        assert exchange.due() == float(number)
+        assert settled(exchange.tick(now=float(number))) == {str(number): RequestTimeout}
+    assert exchange.due() == NEVER
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_many_timeouts_that_end_in_one_tick_all_end(exchange, attempts):
+    ids = [str(number) for number in range(1, 31)]
+    for id in ids:
+        dispatch(exchange, id, timeout=float(id), attempts=attempts)
+    assert settled(exchange.tick(now=60.0)) == dict.fromkeys(ids, RequestTimeout)
+    assert len(exchange) == 0
+
+
+def test_nothing_of_a_request_stays_when_it_has_settled(exchange):
+    for number in range(200):
+        dispatch(exchange, "a", now=float(number), timeout=50.0 + number, attempts=1)
+        exchange.received("a")
+        dispatch(exchange, "b", now=float(number), timeout=0.25 + 1 / (number + 1), attempts=1)
+        exchange.cancelled("b")
+    assert len(exchange) == 0
+    assert sum(len(lane) for lane in exchange._lanes.values()) == 0
+    assert len(exchange._lanes) < 20
+
+
+# Cancelling.
+
+
+def test_a_cancelled_request_is_forgotten(exchange):
+    dispatch(exchange, "a", "b")
+    assert exchange.cancelled("a") is True
+    assert len(exchange) == 1
+    assert exchange.received("a") is None
+    assert sent(exchange.tick(now=10.0)) == ["b"]
+
+
+def test_a_cancelled_request_is_not_sent_again_after_a_reconnect(exchange):
+    _, kept = dispatch(exchange, "a", "b")
+    exchange.lost(1006)
+    exchange.cancelled("a")
+    assert exchange.opened() == [kept]
+
+
+def test_cancelling_what_is_not_pending_is_no_error_and_says_so(exchange):
+    assert exchange.cancelled("never there") is False
+    dispatch(exchange, "answered", "cancelled")
+    dispatch(exchange, "timed out", timeout=1.0, attempts=1)
+    exchange.received("answered")
+    exchange.cancelled("cancelled")
+    exchange.tick(now=1.0)
+    assert [exchange.cancelled(id) for id in ("answered", "cancelled", "timed out")] == [False] * 3
+
+
+# Losing a connection.
+
+
+def test_reopened_exchange_resends_pending(exchange):
+    requests = dispatch(exchange, "a", "b", "c")
+    assert exchange.lost(1006) == []
+    assert exchange.opened() == requests
+
+
+def test_after_a_reconnect_the_oldest_request_is_sent_first(exchange):
+    first, second = dispatch(exchange, "a", "b", timeout=10.0)
+    exchange.tick(now=10.0)
+    exchange.received("b")
+    third = dispatch(exchange, "c", now=11.0)
+    exchange.lost(1006)
+    assert exchange.opened() == [first, third]
+    assert second not in exchange.opened()
+
+
+def test_what_has_settled_is_never_sent_again(exchange):
+    dispatch(exchange, "answered", "cancelled")
+    dispatch(exchange, "timed out", timeout=5.0, attempts=1)
+    kept = dispatch(exchange, "kept")
+    exchange.received("answered")
+    exchange.cancelled("cancelled")
+    exchange.tick(now=5.0)
+    exchange.lost(1000)
+    assert exchange.opened() == [kept]
+
+
+def test_a_reconnect_starts_no_attempt_and_moves_no_deadline(exchange):
+    request = dispatch(exchange, "a", timeout=10.0, attempts=2)
+    exchange.lost(1006)
+    exchange.opened()
+    assert (request.attempt, exchange.due()) == (1, 10.0)
+    exchange.tick(now=10.0)
+    exchange.lost(1006)
+    exchange.opened()
+    assert settled(exchange.tick(now=20.0)) == {"a": RequestTimeout}
+
+
+def test_after_a_loss_nothing_is_sent_until_the_connection_is_back(exchange):
+    dispatch(exchange, "a", timeout=10.0)
+    exchange.lost(1006)
+    assert exchange.tick(now=10.0) == []
+    assert exchange.dispatched(pending("b"), now=10.0) is False
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1005, 1006, 1010, 1011, 1012, 1013, 3000, 4000, 4999])
+def test_a_close_code_that_blames_nobody_fails_nothing(exchange, code):
+    request = dispatch(exchange, "a")
+    assert exchange.lost(code) == []
+    assert exchange.opened() == [request]
+
+
+@pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009])
+def test_a_close_code_that_blames_what_was_sent_fails_what_was_in_flight(exchange, code):
+    requests = dispatch(exchange, "a", "b")
+    effects = exchange.lost(code, "no such thing")
+    assert [effect.pending for effect in effects] == requests
+    assert settled(effects) == {"a": ConnectionLost, "b": ConnectionLost}
+    assert {(effect.error.code, effect.error.status) for effect in effects} == {(code, None)}
+    assert all(str(code) in str(effect.error) and "no such thing" in str(effect.error) for effect in effects)
+    assert len(exchange) == 0
+    assert exchange.opened() == []
+
+
+def test_a_code_given_as_an_enum_reads_as_its_number(exchange):
+    dispatch(exchange, "a")
+    (effect,) = exchange.lost(CloseCode.MESSAGE_TOO_BIG)
+    assert str(effect.error) == "the connection was closed with 1009"
+
+
+def test_what_the_lost_connection_never_carried_is_not_blamed():
+    exchange = Exchange(max_pending=10)
+    exchange.opened()
+    dispatch(exchange, "in flight")
+    exchange.lost(1006)
+    waiting = dispatch(exchange, "waiting")
+    assert exchange.lost(1009) == []
+    assert [request.id for request in exchange.opened()] == ["in flight", "waiting"]
+    exchange.received("in flight")
+    assert settled(exchange.lost(1009)) == {waiting.id: ConnectionLost}
+
+
+def test_a_request_whose_attempt_began_without_a_connection_is_not_blamed_for_its_loss(exchange):
+    dispatch(exchange, "a", timeout=10.0)
+    exchange.lost(1006)
+    exchange.tick(now=10.0)
+    assert exchange.lost(1002) == []
+    assert len(exchange) == 1
+
+
+def test_what_was_answered_before_the_loss_is_not_blamed(exchange):
+    dispatch(exchange, "answered", "in flight")
+    exchange.received("answered")
+    assert settled(exchange.lost(1009)) == {"in flight": ConnectionLost}
+
+
+# Refusals and closing.
+
+
+def test_a_refused_handshake_fails_everything_pending():
+    exchange = Exchange(max_pending=10)
+    dispatch(exchange, "a", "b")
+    error = ConnectionLost("no", status=403)
+    effects = exchange.refused(error)
+    assert [effect.pending.id for effect in effects] == ["a", "b"]
+    assert all(effect.error is error for effect in effects)
+    assert len(exchange) == 0
+
+
+def test_a_refused_exchange_goes_on(exchange):
+    exchange.lost(1006)
+    exchange.refused(ConnectionLost("no", status=403))
+    request = dispatch(exchange, "a")
+    assert exchange.opened() == [request]
+
+
+def test_closing_fails_everything_pending(exchange):
+    dispatch(exchange, "a", "b")
+    effects = exchange.closed()
+    assert settled(effects) == {"a": ClientClosed, "b": ClientClosed}
+    assert len(exchange) == 0
+    assert exchange.due() == NEVER
+
+
+def test_closing_again_fails_nothing_again(exchange):
+    dispatch(exchange, "a")
+    exchange.closed()
+    assert exchange.closed() == []
+    assert exchange.lost(1009) == []
+    assert exchange.tick(now=1000.0) == []
+
+
+# Tolerance.
+
+
+def tolerant(ratio=0.5, interval=10.0):
+    exchange = Exchange(max_pending=1000, tolerance=Tolerance(ratio, interval, now=0.0))
+    exchange.opened()
+    return exchange
+
+
+def test_too_many_timeouts_in_a_window_ask_for_a_reconnect():
+    exchange = tolerant(ratio=0.5)
+    dispatch(exchange, "a", "b", timeout=1.0, attempts=1)
+    dispatch(exchange, "c")
+    exchange.received("c")
+    exchange.tick(now=1.0)
+    assert reconnects(exchange.tick(now=9.0)) == []
+    assert len(reconnects(exchange.tick(now=10.0))) == 1
+    assert reconnects(exchange.tick(now=20.0)) == []
+
+
+def test_as_many_timeouts_as_tolerance_allows_ask_for_nothing():
+    exchange = tolerant(ratio=0.5)
+    dispatch(exchange, "a", timeout=1.0, attempts=1)
+    dispatch(exchange, "b")
+    exchange.received("b")
+    exchange.tick(now=1.0)
+    assert exchange.tick(now=10.0) == []
+
+
+def test_a_request_counts_once_whatever_its_attempts():
+    exchange = tolerant(ratio=0.5, interval=100.0)
+    dispatch(exchange, "a", timeout=1.0, attempts=50)
+    dispatch(exchange, "b", timeout=60.0)
+    for now in range(1, 51):
+        exchange.tick(float(now))
+    exchange.received("b")
+    assert exchange.tick(now=100.0) == []
+
+
+def test_an_attempt_that_timed_out_is_no_timeout_of_the_request():
+    exchange = tolerant(ratio=0.0, interval=10.0)
+    dispatch(exchange, "a", timeout=1.0, attempts=50)
+    exchange.tick(now=5.0)
+    exchange.received("a")
+    assert reconnects(exchange.tick(now=10.0)) == []
+
+
+def test_a_request_counts_in_the_window_in_which_it_settles():
+    exchange = tolerant(ratio=0.0, interval=10.0)
+    dispatch(exchange, "a", now=9.0, timeout=5.0, attempts=1)
+    assert reconnects(exchange.tick(now=10.0)) == []
+    assert reconnects(exchange.tick(now=14.0)) == []
+    assert len(reconnects(exchange.tick(now=20.0))) == 1
+
+
+def test_a_timeout_at_the_end_of_a_window_counts_in_it():
+    exchange = tolerant(ratio=0.0, interval=10.0)
+    dispatch(exchange, "a", timeout=10.0, attempts=1)
+    effects = exchange.tick(now=10.0)
+    assert settled(effects) == {"a": RequestTimeout}
+    assert len(reconnects(effects)) == 1
+
+
+def test_requests_that_failed_for_another_reason_are_no_timeouts():
+    exchange = tolerant(ratio=0.0, interval=10.0)
+    dispatch(exchange, "a", "b")
+    exchange.lost(1009)
+    exchange.opened()
+    assert reconnects(exchange.tick(now=10.0)) == []
+
+
+def test_requests_that_failed_for_another_reason_count_as_requests():
+    exchange = tolerant(ratio=0.5, interval=10.0)
+    dispatch(exchange, "a", "b")
+    exchange.lost(1009)
+    exchange.opened()
+    dispatch(exchange, "c", "d", timeout=1.0, attempts=1)
+    exchange.tick(now=1.0)
+    assert reconnects(exchange.tick(now=10.0)) == []
+
+
+def test_without_a_connection_there_is_nothing_to_leave():
+    exchange = tolerant(ratio=0.0, interval=10.0)
+    exchange.lost(1006)
+    dispatch(exchange, "a", timeout=1.0, attempts=1)
+    exchange.tick(now=1.0)
+    assert exchange.tick(now=10.0) == []
+    exchange.opened()
+    assert exchange.tick(now=20.0) == []
+
+
+def test_without_tolerance_timeouts_ask_for_nothing(exchange):
+    dispatch(exchange, "a", "b", timeout=1.0, attempts=1)
+    effects = exchange.tick(now=1000.0)
+    assert len(settled(effects)) == 2
+    assert reconnects(effects) == []
+
+
+def test_the_end_of_a_window_is_due_like_a_deadline():
+    exchange = tolerant(interval=10.0)
+    assert exchange.due() == 10.0
+    dispatch(exchange, "a", timeout=3.0)
+    assert exchange.due() == 3.0
+    exchange.tick(now=3.0)
+    exchange.received("a")
+    exchange.tick(now=10.0)
+    assert exchange.due() == 20.0
+
+
+# Everything at once.
+
+
+class ExchangeMachine(RuleBasedStateMachine):
+    """Any history, with a driver that ticks when ``due`` says so and not otherwise."""
+
+    max_pending = 14
+
+    def __init__(self):
+        super().__init__()
+        self.exchange = Exchange(self.max_pending, Tolerance(0.3, 7.0, now=0.0))
+        self.now = 0.0
+        self.count = 0
+        self.is_open = False
+        self.waiting = {}  # every request that has not settled, by id, in the order of dispatch
+        self.deadlines = {}
+        self.in_flight = set()
+
+    @rule(timeouts=st.lists(st.integers(1, 14), min_size=10, unique=True), attempts=st.integers(1, 2))
+    def dispatch_many(self, timeouts, attempts):
+        for timeout in timeouts:
+            self.dispatch(timeout, attempts)
+
+    @rule(timeout=st.sampled_from([0.25, 0.5, 1, 5, 10]), attempts=st.integers(1, 3))
+    def dispatch(self, timeout, attempts):
+        self.count += 1
+        request = pending(f"id {self.count}", float(timeout), attempts)
+        if len(self.waiting) == self.max_pending:
+            with pytest.raises(TooManyPending):
+                self.exchange.dispatched(request, self.now)
+            return
+        assert self.exchange.dispatched(request, self.now) is self.is_open
+        self.waiting[request.id] = request
+        self.deadlines[request.id] = self.now + timeout * attempts
+        if self.is_open:
+            self.in_flight.add(request.id)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def receive(self, data):
+        id = data.draw(st.sampled_from(list(self.waiting)))
+        assert self.exchange.received(id) is self.forget(id)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def cancel(self, data):
+        id = data.draw(st.sampled_from(list(self.waiting)))
+        assert self.exchange.cancelled(id)
+        self.forget(id)
+
+    @rule(number=st.integers(0, 60))
+    def receive_a_late_reply(self, number):
+        if f"id {number}" not in self.waiting:
+            assert self.exchange.received(f"id {number}") is None
+            assert not self.exchange.cancelled(f"id {number}")
+
+    @precondition(lambda self: not self.is_open)
+    @rule()
+    def open(self):
+        self.is_open = True
+        assert self.exchange.opened() == list(self.waiting.values())
+        self.in_flight = set(self.waiting)
+
+    @precondition(lambda self: self.is_open)
+    @rule(code=st.sampled_from([1000, 1001, 1006, 1002, 1008, 1009]))
+    def lose(self, code):
+        self.is_open = False
+        failed = [id for id in self.waiting if id in self.in_flight] if code in (1002, 1008, 1009) else []
+        effects = self.exchange.lost(code)
+        assert [effect.pending for effect in effects] == [self.forget(id) for id in failed]
+        assert all(isinstance(effect.error, ConnectionLost) for effect in effects)
+        self.in_flight = set()
+
+    @precondition(lambda self: not self.is_open)
+    @rule()
+    def refuse(self):
+        error = ConnectionLost("no", status=403)
+        assert self.exchange.refused(error) == [Settle(self.forget(id), error) for id in list(self.waiting)]
+
+    @rule(passed=st.sampled_from([0.25, 0.5, 1.0, 3.0, 8.0]))
+    def pass_time(self, passed):
+        target = self.now + passed
+        while (due := self.exchange.due()) <= target:
+            assert due > self.now, "a tick leaves nothing due behind"
+            self.now = due
+            self.tick()
+        self.now = target
+
+    def tick(self):
+        for effect in self.exchange.tick(self.now):
+            if isinstance(effect, Send):
+                assert self.is_open
+                assert self.waiting[effect.pending.id] is effect.pending
+                assert 1 < effect.pending.attempt <= effect.pending.attempts
+                self.in_flight.add(effect.pending.id)
+            elif isinstance(effect, Settle):
+                assert isinstance(effect.error, RequestTimeout)
+                assert effect.pending.attempt == effect.pending.attempts
+                assert self.deadlines[effect.pending.id] == self.now
+                assert self.forget(effect.pending.id) is effect.pending
+            else:
+                assert isinstance(effect, Reconnect) and self.is_open
+
+    def forget(self, id):
+        self.in_flight.discard(id)
+        return self.waiting.pop(id)
+
+    @invariant()
+    def nothing_is_lost_or_overdue(self):
+        assert len(self.exchange) == len(self.waiting) <= self.max_pending
+        assert all(self.deadlines[id] > self.now for id in self.waiting)
+
+    def teardown(self):
+        effects = self.exchange.closed()
+        assert settled(effects) == dict.fromkeys(self.waiting, ClientClosed)
+        assert len(self.exchange) == 0
+
+
+TestAnyHistory = ExchangeMachine.TestCase
+TestAnyHistory.settings = settings(max_examples=100, stateful_step_count=60, deadline=None, database=None)

@@ -1,0 +1,281 @@
+"""The pure parts of the two doors: URLs, proxies, and what an upgrade request must look like."""
+
+import base64
+import os
+
+import pytest
+from websocket._url import get_proxy_info
+
+from oompa.opening import BadHandshake, check_handshake, parse_url, proxy_options, wants_websocket
+
+# URLs.
+
+
+@pytest.mark.parametrize(
+    "url, host, port, is_secure",
+    [
+        ("ws://localhost:9000", "localhost", 9000, False),
+        ("ws://localhost", "localhost", 80, False),
+        ("wss://localhost", "localhost", 443, True),
+        ("wss://example.com/path/to?x=1&y=2", "example.com", 443, True),
+        ("ws://example.com:8080/", "example.com", 8080, False),
+        ("ws://127.0.0.1:1", "127.0.0.1", 1, False),
+        ("ws://[::1]:65535/x", "::1", 65535, False),
+        ("ws://[fe80::1]", "fe80::1", 80, False),
+        ("ws://localhost:", "localhost", 80, False),
+        ("ws://EXAMPLE.com", "example.com", 80, False),
+    ],
+)
+def test_a_websocket_url_is_taken_apart(url, host, port, is_secure):
+    assert parse_url(url) == (url, host, port, is_secure)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:9000",
+        "//localhost:9000",
+        "http://localhost:9000",
+        "https://localhost",
+        "tcp://localhost",
+        "ws:",
+        "ws://",
+        "ws:///path",
+        "ws://:9000",
+        "ws:localhost:9000",
+        "ws://localhost:port",
+        "ws://localhost:-1",
+        "ws://localhost:65536",
+        "ws://[::1",
+        "ws://localhost/#fragment",
+        "ws://local host",
+        "ws://localhost/a b",
+        " ws://localhost",
+        "ws://localhost\n",
+        "ws://localhost/\r\nX-Evil: 1",
+        "ws://localhost/\t",
+        "ws://localhost/\x7f",
+        "ws://localhost/\x00",
+    ],
+    ids=ascii,
+)
+def test_anything_else_is_a_value_error_that_shows_the_url(url):
+    with pytest.raises(ValueError) as refusal:
+        parse_url(url)
+    assert repr(url) in str(refusal.value)
+    assert "is no WebSocket URL" in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", [None, 9000, b"ws://localhost", ("localhost", 9000)])
+def test_a_url_that_is_no_string_is_a_value_error(url):
+    with pytest.raises(ValueError, match="the URL must be a string such as 'ws://localhost:9000', not "):
+        parse_url(url)
+
+
+def test_port_zero_is_no_port():
+    """It must not mean the default port: nobody wrote that."""
+    with pytest.raises(ValueError, match="is no WebSocket URL"):
+        parse_url("ws://localhost:0")
+
+
+@pytest.mark.parametrize("url", ["WS://localhost", "Wss://localhost"])
+def test_a_url_that_is_accepted_can_be_opened_whatever_the_case_of_its_scheme(url):
+    """websocket-client knows ``ws`` and ``wss`` in small letters alone: accepted as it is, every connect would fail."""
+    try:
+        address = parse_url(url)
+    except ValueError:
+        return
+    assert address.url.startswith(("ws://", "wss://"))
+
+
+# Proxies.
+
+
+def test_without_a_proxy_there_are_no_options():
+    assert proxy_options(None) == {}
+
+
+def test_a_proxy_url_is_taken_apart():
+    assert proxy_options("http://proxy.example:3128") == {
+        "http_proxy_host": "proxy.example",
+        "http_proxy_port": 3128,
+        "proxy_type": "http",
+        "http_no_proxy": ["\0"],
+    }
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks4", "socks4a", "socks5", "socks5h"])
+def test_a_proxy_may_be_of_any_kind_that_websocket_client_knows(scheme):
+    assert proxy_options(f"{scheme}://[::1]:1080")["proxy_type"] == scheme
+
+
+@pytest.mark.parametrize(
+    "user, credentials",
+    [("user:password", ("user", "password")), ("user", ("user", "")), ("us%40er:pass%3Aword", ("us@er", "pass:word"))],
+)
+def test_a_proxy_url_may_have_credentials(user, credentials):
+    assert proxy_options(f"http://{user}@proxy.example:3128")["http_proxy_auth"] == credentials
+
+
+def test_a_proxy_that_was_asked_for_has_no_exceptions_from_the_environment(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    options = proxy_options("http://proxy.example:3128")
+    host, port, _ = get_proxy_info(
+        "localhost",
+        False,
+        proxy_host=options["http_proxy_host"],
+        proxy_port=options["http_proxy_port"],
+        no_proxy=options["http_no_proxy"],
+        proxy_type=options["proxy_type"],
+    )
+    assert (host, port) == ("proxy.example", 3128)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "",
+        "proxy.example:3128",
+        "http://proxy.example",
+        "http://:3128",
+        "https://proxy.example:3128",
+        "ftp://proxy.example:21",
+        "http://proxy.example:port",
+        "http://proxy.example:0",
+        "http://proxy.example:99999",
+        "http://[::1:3128",
+        3128,
+    ],
+    ids=repr,
+)
+def test_anything_else_is_a_value_error_that_shows_the_proxy(proxy):
+    with pytest.raises(ValueError) as refusal:
+        proxy_options(proxy)
+    assert f"{proxy!r} is no proxy URL" in str(refusal.value)
+
+
+# Upgrade requests.
+
+
+def environ(**changes):
+    """The environ of a good upgrade request, with changes; a header that is None is left out."""
+    good = {
+        "REQUEST_METHOD": "GET",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": "localhost:9000",
+        "HTTP_UPGRADE": "websocket",
+        "HTTP_CONNECTION": "Upgrade",
+        "HTTP_SEC_WEBSOCKET_VERSION": "13",
+        "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    return {name: value for name, value in {**good, **changes}.items() if value is not None}
+
+
+def test_the_example_of_the_rfc_is_a_good_handshake():
+    check_handshake(environ())
+
+
+def test_any_sixteen_bytes_are_a_key():
+    for _ in range(100):
+        check_handshake(environ(HTTP_SEC_WEBSOCKET_KEY=base64.b64encode(os.urandom(16)).decode()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"HTTP_UPGRADE": "WebSocket"},
+        {"HTTP_UPGRADE": "h2c, websocket"},
+        {"HTTP_CONNECTION": "upgrade"},
+        {"HTTP_CONNECTION": "keep-alive, Upgrade"},
+        {"HTTP_CONNECTION": "keep-alive ,UPGRADE ,x"},
+        {"SERVER_PROTOCOL": None},
+        {"HTTP_ORIGIN": "http://elsewhere.example"},
+        {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate"},
+    ],
+    ids=str,
+)
+def test_a_good_handshake_may_be_written_in_several_ways(changes):
+    check_handshake(environ(**changes))
+
+
+SHORT, LONG = base64.b64encode(b"x" * 15).decode(), base64.b64encode(b"x" * 17).decode()
+
+
+@pytest.mark.parametrize(
+    "changes, status, fault",
+    [
+        ({"SERVER_PROTOCOL": "HTTP/1.0"}, 400, "HTTP/1.1"),
+        ({"SERVER_PROTOCOL": "HTTP/0.9"}, 400, "HTTP/1.1"),
+        ({"HTTP_HOST": None}, 400, "Host"),
+        ({"HTTP_HOST": ""}, 400, "Host"),
+        ({"HTTP_UPGRADE": None}, 426, "Upgrade"),
+        ({"HTTP_UPGRADE": ""}, 426, "Upgrade"),
+        ({"HTTP_UPGRADE": "h2c"}, 426, "Upgrade"),
+        ({"HTTP_UPGRADE": "websockets"}, 426, "Upgrade"),
+        ({"HTTP_CONNECTION": None}, 400, "Connection"),
+        ({"HTTP_CONNECTION": "keep-alive"}, 400, "Connection"),
+        ({"HTTP_CONNECTION": "upgraded"}, 400, "Connection"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": None}, 400, "Sec-WebSocket-Version"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": ""}, 400, "Sec-WebSocket-Version"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": "8"}, 426, "Sec-WebSocket-Version"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": "13, 13"}, 426, "Sec-WebSocket-Version"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": "013"}, 426, "Sec-WebSocket-Version"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": None}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": ""}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": SHORT}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": LONG}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ"}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "dGhl IHNhbXBsZSBub25jZQ=="}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "!!!!!!!!!!!!!!!!!!!!!!=="}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "éééééééééééééééééééééé=="}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==,dGhlIHNhbXBsZSBub25jZQ=="}, 400, "Sec-WebSocket-Key"),
+    ],
+    ids=lambda value: ascii(value) if isinstance(value, dict) else "",
+)
+def test_a_bad_handshake_is_refused_with_a_status_and_the_name_of_the_fault(changes, status, fault):
+    with pytest.raises(BadHandshake, match=fault) as refusal:
+        check_handshake(environ(**changes))
+    assert refusal.value.status == status
+
+
+@pytest.mark.parametrize("version", [None, "8", "99"])
+def test_a_wrong_version_is_told_the_right_one(version):
+    with pytest.raises(BadHandshake) as refusal:
+        check_handshake(environ(HTTP_SEC_WEBSOCKET_VERSION=version))
+    assert refusal.value.headers == (("Sec-WebSocket-Version", "13"),)
+
+
+def test_a_missing_upgrade_is_told_what_to_upgrade_to():
+    with pytest.raises(BadHandshake) as refusal:
+        check_handshake(environ(HTTP_UPGRADE=None))
+    assert refusal.value.headers == (("Upgrade", "websocket"),)
+
+
+def test_other_faults_come_without_headers():
+    with pytest.raises(BadHandshake) as refusal:
+        check_handshake(environ(HTTP_SEC_WEBSOCKET_KEY=SHORT))
+    assert refusal.value.headers == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"HTTP_UPGRADE": "WebSocket"},
+        {"HTTP_UPGRADE": "h2c, websocket"},
+        {"HTTP_UPGRADE": None},
+        {"HTTP_SEC_WEBSOCKET_KEY": None, "HTTP_SEC_WEBSOCKET_VERSION": None},
+        {"HTTP_UPGRADE": None, "HTTP_SEC_WEBSOCKET_KEY": None},
+        {"HTTP_UPGRADE": None, "HTTP_SEC_WEBSOCKET_VERSION": None},
+    ],
+    ids=str,
+)
+def test_a_request_with_any_sign_of_a_websocket_wants_one_well_or_badly(changes):
+    assert wants_websocket(environ(**changes))
+
+
+@pytest.mark.parametrize("upgrade", [None, "", "h2c", "websockets"])
+def test_a_request_without_a_sign_of_a_websocket_wants_none(upgrade):
+    request = {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "localhost", "HTTP_UPGRADE": upgrade}
+    assert not wants_websocket({name: value for name, value in request.items() if value is not None})

@@ -1,0 +1,91 @@
+"""Checks of option values: what passes, and that a refusal names the option and the value."""
+
+import math
+import threading
+
+import pytest
+
+from oompa import options
+
+
+@pytest.mark.parametrize("value, expected", [(1, 1.0), (0.001, 0.001), (25.0, 25.0), (86400, 86400.0)])
+def test_a_duration_is_a_number_above_zero_and_becomes_a_float(value, expected):
+    checked = options.seconds("timeout", value)
+    assert (checked, type(checked)) == (expected, float)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1, -0.5, math.inf, -math.inf, math.nan])
+def test_a_duration_that_is_not_finite_or_not_above_zero_is_a_value_error(value):
+    with pytest.raises(ValueError, match="^timeout must be a finite number of seconds above 0, not "):
+        options.seconds("timeout", value)
+
+
+@pytest.mark.parametrize("value", ["1", None, True, False, [1], 1j])
+def test_a_duration_that_is_no_number_is_a_type_error(value):
+    with pytest.raises(TypeError, match="^timeout must be a number of seconds, not "):
+        options.seconds("timeout", value)
+
+
+def test_a_whole_number_too_large_for_a_float_is_a_value_error():
+    with pytest.raises(ValueError, match="^timeout must be "):
+        options.seconds("timeout", 10**400)
+
+
+def test_a_refusal_shows_the_value():
+    with pytest.raises(ValueError, match="not -3$"):
+        options.seconds("timeout", -3)
+    with pytest.raises(TypeError, match="not 'soon'$"):
+        options.seconds("timeout", "soon")
+    with pytest.raises(TypeError, match="not 1.5$"):
+        options.count("attempts", 1.5)
+
+
+def test_none_is_a_duration_only_where_it_means_off():
+    assert options.seconds_or_none("ping_interval", None) is None
+    assert options.seconds_or_none("ping_interval", 3) == 3.0
+    with pytest.raises(ValueError, match="^ping_interval "):
+        options.seconds_or_none("ping_interval", 0)
+    with pytest.raises(TypeError, match="^ping_interval "):
+        options.seconds_or_none("ping_interval", False)
+
+
+@pytest.mark.parametrize("value", [1, 16, 10**9])
+def test_a_count_is_a_whole_number_from_one(value):
+    assert options.count("attempts", value) == value
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_count_below_one_is_a_value_error(value):
+    with pytest.raises(ValueError, match="^attempts must be 1 or more, not "):
+        options.count("attempts", value)
+
+
+@pytest.mark.parametrize("value", [1.0, "3", None, True, [3]])
+def test_a_count_that_is_no_whole_number_is_a_type_error(value):
+    with pytest.raises(TypeError, match="^attempts must be a whole number, not "):
+        options.count("attempts", value)
+
+
+def test_none_is_a_count_only_where_it_means_no_limit():
+    assert options.count_or_none("max_connections", None) is None
+    assert options.count_or_none("max_connections", 5) == 5
+    with pytest.raises(ValueError, match="^max_connections "):
+        options.count_or_none("max_connections", 0)
+
+
+@pytest.mark.parametrize("value", ["/", "/health", "/a/b"])
+def test_a_route_starts_with_a_slash(value):
+    assert options.route("path", value) == value
+
+
+@pytest.mark.parametrize("value", ["", "health", " /", None, 5, b"/"])
+def test_anything_else_is_no_route(value):
+    with pytest.raises(ValueError, match="^path must be a path that starts with '/', not "):
+        options.route("path", value)
+
+
+def test_every_duration_that_passes_can_be_waited_for():
+    """A lock refuses to wait longer than TIMEOUT_MAX with an OverflowError, in whatever thread waits then."""
+    too_long = threading.TIMEOUT_MAX * 2
+    with pytest.raises(ValueError, match="^timeout must be "):
+        options.seconds("timeout", too_long)

@@ -1,0 +1,572 @@
+"""Who reads: callers that wait, one at a time, and the keeper when none does. The channel is a queue that the test fills.
+
+A message is a tuple of a call's id and its payload, and applying it settles the call. The channel fails the test when two
+threads read it at once.
+"""
+
+import concurrent.futures
+import queue
+import signal
+import threading
+import time
+
+import pytest
+
+from oompa import turns as module
+from oompa.call import Call
+from oompa.channel import ChannelClosed
+from oompa.turns import TICK, Turns
+
+CEILING = 10.0  # seconds until a wait counts as failed
+
+
+class FakeChannel:
+    """A channel in memory.
+
+    Attributes:
+        readers: The threads that have read, in order, as names.
+        reading: Told of each thread that starts to read.
+    """
+
+    def __init__(self):
+        self.is_idle = True
+        self.tick = None
+        self.abort_reason = None
+        self.timeouts = []
+        self.reading = queue.Queue()
+        self._inbox = queue.Queue()
+        self._exclusive = threading.Lock()
+
+    def set_tick(self, tick):
+        self.tick = tick
+
+    def receive(self, timeout=None):
+        assert self._exclusive.acquire(blocking=False), "two threads read at once"
+        try:
+            self.is_idle = True
+            self.timeouts.append(timeout)
+            self.reading.put(threading.current_thread().name)
+            item = self._inbox.get(timeout=min(CEILING, self.tick if timeout is None else timeout))
+            self.is_idle = isinstance(item, BaseException)
+            if isinstance(item, BaseException):
+                raise item
+            return item
+        except queue.Empty:
+            return []
+        finally:
+            self._exclusive.release()
+
+    def abort(self, reason):
+        self.abort_reason = reason
+        self.ends(1006, reason)
+
+    # The server.
+
+    def replies(self, *messages):
+        """Messages that come in one read."""
+        self._inbox.put(list(messages))
+
+    def ends(self, code=1006, reason=""):
+        self._inbox.put(ChannelClosed(code, reason))
+
+    def interrupts(self):
+        """Ctrl-C in whoever reads."""
+        self._inbox.put(KeyboardInterrupt())
+
+    def await_reader(self, name):
+        """Return when a thread of that name starts to read."""
+        deadline = time.monotonic() + CEILING
+        while self.reading.get(timeout=CEILING) != name:
+            assert time.monotonic() < deadline, f"{name} does not read"
+
+
+class Client:
+    """What a link is to this module: calls by id, and the keeper's thread."""
+
+    def __init__(self):
+        self.turns = Turns(self.apply)
+        self.applied = []  # tuples of a call's id and the name of the thread that applied its message
+        self.closed = queue.Queue()
+        self.on_apply = None
+        self._calls = {}
+        self._keepers = []
+        self._channels = []
+
+    def dispatch(self, id):
+        call = self._calls[id] = Call(self, id, "ADD")
+        return call
+
+    def connect(self):
+        """A new channel, which the keeper minds from now on."""
+        channel = FakeChannel()
+        self._channels.append(channel)
+        keeper = threading.Thread(target=lambda: self.closed.put(self.turns.keep(channel)), name="keeper", daemon=True)
+        self._keepers.append(keeper)
+        keeper.start()
+        return channel
+
+    def keep(self):
+        """A new channel, which the keeper reads."""
+        channel = self.connect()
+        channel.await_reader("keeper")
+        return channel
+
+    def apply(self, messages):
+        for id, payload in messages:
+            self.applied.append((id, threading.current_thread().name))
+            if self.on_apply is not None:
+                self.on_apply(id)
+            self._calls[id].settle(payload)
+
+    def close(self):
+        for call in self._calls.values():
+            if not call.is_settled:
+                call.settle(error=AssertionError("still waiting at the end of the test"))
+        for channel in self._channels:
+            channel.ends(1000)
+        module.release(self.turns._keeper_waker)
+        for keeper in self._keepers:
+            keeper.join(CEILING)
+            assert not keeper.is_alive()
+
+    # The driver of a call.
+
+    def wait_for(self, call, timeout):
+        self.turns.wait_for(call, timeout)
+
+    def forget(self, call):
+        return True
+
+    def run_later(self, function, *args):
+        function(*args)
+
+
+class Caller:
+    """A thread that waits for a call."""
+
+    def __init__(self, call, timeout=None):
+        self._outcome = queue.Queue()
+        self._timeout = timeout
+        self._call = call
+        threading.Thread(target=self._wait, name=f"caller of {call.id}", daemon=True).start()
+
+    def _wait(self):
+        try:
+            self._outcome.put(self._call.result(self._timeout))
+        except BaseException as error:
+            self._outcome.put(error)
+
+    def outcome(self):
+        """The payload, or the error."""
+        return self._outcome.get(timeout=CEILING)
+
+    def waits(self):
+        return self._outcome.empty()
+
+
+@pytest.fixture
+def client():
+    client = Client()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def line(client):
+    """Callers that stand in line behind the keeper, in this order: ``line("a", "b")``."""
+
+    def line(*ids, timeout=None):
+        callers = []
+        for id in ids:
+            before = len(client.turns._line)
+            callers.append(Caller(client.dispatch(id), timeout))
+            wait_until(lambda: len(client.turns._line) > before)
+        return callers
+
+    return line
+
+
+@pytest.fixture
+def shy(monkeypatch):
+    """A keeper that does not take the lead back."""
+    monkeypatch.setattr(module, "STALE", CEILING)
+
+
+def wait_until(condition):
+    deadline, pause = time.monotonic() + CEILING, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        pause.wait(0.001)
+
+
+def is_timeout(outcome):
+    return isinstance(outcome, concurrent.futures.TimeoutError)
+
+
+def settled(call):
+    """Return when a call is done that nobody waits for."""
+    done = threading.Event()
+    call.add_done_callback(lambda call: done.set())
+    assert done.wait(CEILING)
+    return call.result(0)
+
+
+# The keeper.
+
+
+def test_the_keeper_reads_what_nobody_waits_for(client):
+    call = client.dispatch("a")
+    channel = client.keep()
+    channel.replies(("a", 7))
+    assert settled(call) == 7
+    assert client.applied == [("a", "keeper")]
+
+
+def test_the_keeper_lets_readers_look_around_after_a_tick(client):
+    assert client.keep().tick == TICK
+
+
+def test_the_keeper_tells_how_the_channel_ended(client):
+    channel = client.keep()
+    channel.ends(1001, "going away")
+    closed = client.closed.get(timeout=CEILING)
+    assert (closed.code, closed.reason) == (1001, "going away")
+
+
+def test_the_keeper_takes_the_lead_when_nobody_has_it(client, line):
+    channel = client.keep()
+    first, second = line("a", "b")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    channel.replies(("b", 2))
+    assert (first.outcome(), second.outcome()) == (1, 2)
+    channel.await_reader("keeper")
+    call = client.dispatch("c")
+    channel.replies(("c", 3))
+    assert settled(call) == 3
+
+
+# Callers.
+
+
+def test_a_caller_behind_the_keeper_gets_its_reply(client, line):
+    channel = client.keep()
+    (caller,) = line("a")
+    channel.replies(("a", 7))
+    assert caller.outcome() == 7
+    assert client.applied == [("a", "keeper")]
+
+
+def test_the_keeper_steps_down_when_a_caller_waits_and_the_caller_reads_itself(client, line, shy):
+    channel = client.keep()
+    first, second = line("a", "b")
+    channel.replies(("a", 1))
+    assert first.outcome() == 1
+    channel.await_reader("caller of b")
+    channel.replies(("b", 2))
+    assert second.outcome() == 2
+    assert client.applied == [("a", "keeper"), ("b", "caller of b")]
+
+
+def test_a_caller_that_finds_the_lead_free_reads_at_once(client, line, shy):
+    channel = client.keep()
+    first, second = line("a", "b")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    channel.replies(("b", 2))
+    assert (first.outcome(), second.outcome()) == (1, 2)
+    wait_until(lambda: client.turns._leader is None)
+    third = Caller(client.dispatch("c"))
+    channel.await_reader("caller of c")
+    channel.replies(("c", 3))
+    assert third.outcome() == 3
+    assert client.applied[-1] == ("c", "caller of c")
+
+
+def test_a_leader_passes_the_lead_to_the_next_in_line(client, line, shy):
+    channel = client.keep()
+    callers = line("a", "b", "c", "d")
+    channel.replies(("a", "A"))
+    for id in ("b", "c", "d"):
+        channel.await_reader(f"caller of {id}")
+        channel.replies((id, id.upper()))
+    assert [caller.outcome() for caller in callers] == ["A", "B", "C", "D"]
+    assert client.applied == [("a", "keeper"), ("b", "caller of b"), ("c", "caller of c"), ("d", "caller of d")]
+
+
+def test_a_leader_deals_with_the_replies_of_others(client, line, shy):
+    channel = client.keep()
+    callers = line("a", "b", "c", "d")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    channel.replies(("d", 4), ("c", 3))
+    assert [caller.outcome() for caller in (callers[2], callers[3])] == [3, 4]
+    assert callers[1].waits()
+    channel.replies(("b", 2))
+    assert callers[1].outcome() == 2
+    assert client.applied[1:] == [("d", "caller of b"), ("c", "caller of b"), ("b", "caller of b")]
+
+
+def test_the_lead_skips_callers_that_have_their_reply(client, line, shy):
+    channel = client.keep()
+    callers = line("a", "b", "c")
+    channel.replies(("a", 1), ("b", 2))
+    assert [caller.outcome() for caller in callers[:2]] == [1, 2]
+    channel.await_reader("caller of c")
+    channel.replies(("c", 3))
+    assert callers[2].outcome() == 3
+
+
+def test_a_call_that_is_settled_is_not_waited_for(client):
+    call = client.dispatch("a")
+    call.settle(7)
+    assert Caller(call).outcome() == 7
+
+
+def test_two_callers_may_wait_for_one_call(client, shy):
+    channel = client.keep()
+    call = client.dispatch("a")
+    callers = [Caller(call), Caller(call)]
+    wait_until(lambda: len(client.turns._line) == 2)
+    channel.replies(("a", 7))
+    assert [caller.outcome() for caller in callers] == [7, 7]
+
+
+# Timeouts.
+
+
+def test_a_caller_in_line_gives_up_after_its_timeout(client, line):
+    client.keep()
+    (caller,) = line("a", timeout=0.05)
+    assert is_timeout(caller.outcome())
+    assert len(client.turns._line) == 0
+
+
+def test_a_caller_without_a_channel_gives_up_after_its_timeout(client):
+    assert is_timeout(Caller(client.dispatch("a"), 0.01).outcome())
+    assert len(client.turns._line) == 0
+
+
+def test_a_timeout_that_is_over_is_not_waited_for(client):
+    channel = client.keep()
+    for timeout in (0, -1):
+        assert is_timeout(Caller(client.dispatch("a"), timeout).outcome())
+    assert len(channel.timeouts) == 1
+
+
+def test_a_leader_gives_up_after_its_timeout_and_passes_the_lead_on(client, line, shy):
+    channel = client.keep()
+    (first,) = line("a")
+    (second,) = line("b", timeout=1.0)
+    (third,) = line("c")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    assert is_timeout(second.outcome())
+    channel.await_reader("caller of c")
+    channel.replies(("b", "too late"), ("c", 3))
+    assert (first.outcome(), third.outcome()) == (1, 3)
+
+
+def test_a_leader_does_not_read_beyond_its_timeout(client, line, shy):
+    channel = client.keep()
+    line("a")
+    (second,) = line("b", timeout=5 * TICK)
+    channel.replies(("a", 1))
+    assert is_timeout(second.outcome())
+    assert all(timeout is None or 0 < timeout <= TICK for timeout in channel.timeouts[1:])
+
+
+# Calls that are settled by somebody who does not read.
+
+
+def test_a_leader_whose_call_is_settled_elsewhere_returns(client, line, shy):
+    channel = client.keep()
+    first, second = line("a", "b")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    second._call.settle("timed out")
+    assert second.outcome() == "timed out"
+    assert first.outcome() == 1
+
+
+def test_a_caller_in_line_whose_call_is_settled_elsewhere_returns(client, line):
+    client.keep()
+    (caller,) = line("a")
+    caller._call.settle("timed out")
+    assert caller.outcome() == "timed out"
+    wait_until(lambda: len(client.turns._line) == 0)
+
+
+def test_a_caller_without_a_channel_whose_call_is_settled_elsewhere_returns(client, line):
+    (caller,) = line("a")
+    caller._call.settle("timed out")
+    assert caller.outcome() == "timed out"
+
+
+# One channel after the other.
+
+
+def test_a_caller_waits_for_a_channel(client, line):
+    (caller,) = line("a")
+    channel = client.connect()
+    channel.await_reader("caller of a")
+    channel.replies(("a", 7))
+    assert caller.outcome() == 7
+
+
+@pytest.mark.parametrize("leader", ["keeper", "caller of b"])
+def test_when_the_channel_ends_callers_wait_for_the_next_one(client, line, shy, leader):
+    first_channel = client.keep()
+    first, second, third = line("a", "b", "c")
+    if leader != "keeper":
+        first_channel.replies(("a", 1))
+        first_channel.await_reader("caller of b")
+    first_channel.ends(1012, "restart")
+    closed = client.closed.get(timeout=CEILING)
+    assert (closed.code, closed.reason) == (1012, "restart")
+    assert second.waits() and third.waits()
+    wait_until(lambda: len(client.turns._line) == (3 if leader == "keeper" else 2))
+    client.connect().replies(("a", 1), ("b", 2), ("c", 3))
+    assert (first.outcome(), second.outcome(), third.outcome()) == (1, 2, 3)
+    assert first_channel.abort_reason is None
+
+
+def test_a_caller_that_leads_when_the_channel_ends_wakes_the_keeper_at_once(client, line, shy):
+    channel = client.keep()
+    line("a", "b")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    channel.ends(1006)
+    assert client.closed.get(timeout=CEILING / 2).code == 1006
+    client._calls["b"].settle(2)
+
+
+# Interruptions.
+
+
+def test_an_interrupted_leader_passes_the_lead_on(client, line, shy):
+    channel = client.keep()
+    first, second, third = line("a", "b", "c")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    channel.interrupts()
+    assert isinstance(second.outcome(), KeyboardInterrupt)
+    channel.await_reader("caller of c")
+    channel.replies(("b", "late"), ("c", 3))
+    assert (first.outcome(), third.outcome()) == (1, 3)
+    assert channel.abort_reason is None
+
+
+def test_an_interrupted_leader_leaves_the_lead_to_the_keeper(client, line):
+    channel = client.keep()
+    first, second = line("a", "b")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    channel.interrupts()
+    assert isinstance(second.outcome(), KeyboardInterrupt)
+    channel.await_reader("keeper")
+    call = client.dispatch("c")
+    channel.replies(("c", 3))
+    assert settled(call) == 3
+
+
+def test_a_leader_that_is_interrupted_with_messages_in_hand_aborts_the_channel_for_they_are_lost(client, line, shy):
+    channel = client.keep()
+    first, second, third = line("a", "b", "c")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+
+    def interrupt(id):
+        client.on_apply = None
+        raise KeyboardInterrupt
+
+    client.on_apply = interrupt
+    channel.replies(("c", 3))
+    assert isinstance(second.outcome(), KeyboardInterrupt)
+    assert client.closed.get(timeout=CEILING).reason == channel.abort_reason == "interrupted while reading"
+    assert third.waits()
+    client._calls["c"].settle("sent again and answered")
+    assert third.outcome() == "sent again and answered"
+
+
+@pytest.mark.parametrize("is_leading", [False, True], ids=["in line", "leading"])
+def test_ctrl_c_arrives_at_once_and_harms_nobody_else(client, line, shy, is_leading):
+    channel = client.keep()
+    if is_leading:
+        (before,) = line("before")
+    mine = client.dispatch("mine")
+
+    def strike():
+        wait_until(lambda: len(client.turns._line) == (2 if is_leading else 1))
+        if is_leading:
+            channel.replies(("before", 0))
+            channel.await_reader("MainThread")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    striker = threading.Thread(target=strike, daemon=True)
+    striker.start()
+    with pytest.raises(KeyboardInterrupt):
+        mine.result(CEILING)
+        pytest.fail("not interrupted")
+    striker.join(CEILING)
+    if is_leading:
+        assert before.outcome() == 0
+    assert len(client.turns._line) == 0
+    other = Caller(client.dispatch("other"))
+    channel.replies(("other", 7))
+    assert other.outcome() == 7
+    assert channel.abort_reason is None
+
+
+# Everything at once.
+
+
+def test_many_callers_over_many_channels_each_get_their_reply(client):
+    callers, calls, channels = 8, 60, 6
+    wrong, lock = [], threading.Lock()
+    pending, current = {}, [client.keep()]
+
+    def send(id):
+        with lock:
+            pending[id] = True
+            channel = current[0]
+        channel.replies((id, f"reply to {id}"))
+
+    def work(name):
+        for number in range(calls):
+            id = f"{name}/{number}"
+            call = client.dispatch(id)
+            send(id)
+            if call.result(CEILING) != f"reply to {id}":
+                wrong.append(id)
+            with lock:
+                del pending[id]
+
+    threads = [threading.Thread(target=work, args=(name,), daemon=True) for name in range(callers)]
+    for thread in threads:
+        thread.start()
+    for _ in range(channels):
+        with lock:
+            old = current[0]
+        old.ends(1006)
+        client.closed.get(timeout=CEILING)
+        new = client.connect()
+        with lock:
+            current[0] = new
+            again = list(pending)
+        for id in again:
+            new.replies((id, f"reply to {id}"))
+    for thread in threads:
+        thread.join(CEILING)
+        assert not thread.is_alive()
+    assert wrong == []
+    wait_until(lambda: len(client.turns._line) == 0)
+
+
+def test_a_thousand_calls_one_after_the_other_leave_nothing_behind(client):
+    channel = client.keep()
+    for number in range(1000):
+        call = client.dispatch(str(number))
+        channel.replies((str(number), number))
+        assert call.result(CEILING) == number
+    wait_until(lambda: len(client.turns._line) == 0)

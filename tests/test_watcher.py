@@ -1,0 +1,233 @@
+"""The watcher: tells a worker that its task takes long, once; parks when idle; ends at ``close``. The clock is the test's."""
+
+import queue
+import threading
+import time
+
+import pytest
+
+from oompa import watcher as module
+from oompa.watcher import PATIENCE, Watcher
+
+CEILING = 10.0  # seconds until a wait counts as failed
+LONG = 1.01 * PATIENCE  # past the patience whatever the rounding
+
+
+class Clock:
+    """The time that the watcher sees."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.looks = threading.Semaphore(0)
+
+    def __call__(self):
+        if threading.current_thread().name == "oompa-watcher":
+            self.looks.release()
+        return self.now
+
+    def pass_looks(self, count=3):
+        """Return when the watcher has looked so many times more."""
+        while self.looks.acquire(blocking=False):
+            pass
+        for _ in range(count):
+            assert self.looks.acquire(timeout=CEILING)
+
+
+class Worker:
+    """Says when it is told that it is stuck, and on which thread."""
+
+    def __init__(self):
+        self.told = queue.Queue()
+
+    def stuck(self):
+        self.told.put(threading.current_thread())
+
+    def await_stuck(self):
+        return self.told.get(timeout=CEILING)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def watcher(clock):
+    watcher = Watcher()
+    yield watcher
+    watcher.close()
+
+
+@pytest.fixture
+def worker():
+    return Worker()
+
+
+def watchers():
+    return [thread for thread in threading.enumerate() if thread.name == "oompa-watcher"]
+
+
+def wait_until(condition):
+    deadline, pause = time.monotonic() + CEILING, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        pause.wait(0.001)
+
+
+def test_a_task_that_takes_long_is_told_on_the_watchers_thread(watcher, clock, worker):
+    watcher.began(worker)
+    clock.now += LONG
+    assert worker.await_stuck() in watchers()
+
+
+def test_a_task_is_not_told_before_its_time(watcher, clock, worker):
+    watcher.began(worker)
+    clock.now += PATIENCE * 0.99
+    clock.pass_looks()
+    assert worker.told.empty()
+    clock.now += PATIENCE * 0.02
+    worker.await_stuck()
+
+
+def test_a_task_is_told_once_however_long_it_takes(watcher, clock, worker):
+    watcher.began(worker)
+    for _ in range(3):
+        clock.now += LONG
+        clock.pass_looks()
+    worker.await_stuck()
+    assert worker.told.empty()
+
+
+def test_a_task_that_has_ended_is_not_told(watcher, clock, worker):
+    watcher.began(worker)
+    watcher.ended(worker)
+    clock.now += LONG
+    clock.pass_looks()
+    assert worker.told.empty()
+
+
+def test_each_task_of_a_worker_has_its_own_time(watcher, clock, worker):
+    watcher.began(worker)
+    clock.now += PATIENCE * 0.6
+    watcher.ended(worker)
+    watcher.began(worker)
+    clock.now += PATIENCE * 0.6
+    clock.pass_looks()
+    assert worker.told.empty()
+    clock.now += PATIENCE * 0.6
+    worker.await_stuck()
+
+
+def test_a_worker_is_told_again_for_its_next_long_task(watcher, clock, worker):
+    for _ in range(3):
+        watcher.began(worker)
+        clock.now += LONG
+        worker.await_stuck()
+        watcher.ended(worker)
+
+
+def test_the_end_of_a_task_that_was_told_is_no_error(watcher, clock, worker):
+    watcher.began(worker)
+    clock.now += LONG
+    worker.await_stuck()
+    watcher.ended(worker)
+    watcher.ended(worker)
+
+
+def test_many_workers_are_each_told(watcher, clock):
+    slow, fast = [Worker() for _ in range(50)], [Worker() for _ in range(50)]
+    for worker in slow + fast:
+        watcher.began(worker)
+    for worker in fast:
+        watcher.ended(worker)
+    clock.now += LONG
+    for worker in slow:
+        worker.await_stuck()
+    clock.pass_looks()
+    assert all(worker.told.empty() for worker in slow + fast)
+
+
+def test_there_is_one_thread_and_none_before_the_first_task(watcher, clock):
+    assert watchers() == []
+    starts = [threading.Thread(target=watcher.began, args=(Worker(),)) for _ in range(8)]
+    for start in starts:
+        start.start()
+    for start in starts:
+        start.join(CEILING)
+    assert [thread.daemon for thread in watchers()] == [True]
+
+
+def test_an_idle_watcher_parks_and_the_next_task_wakes_it(watcher, clock, worker, monkeypatch):
+    monkeypatch.setattr(module, "_IDLE_LOOKS", 0)
+    for _ in range(10):
+        watcher.began(worker)
+        clock.now += LONG
+        worker.await_stuck()
+        watcher.ended(worker)
+        wait_until(lambda: watcher._parked)
+    assert len(watchers()) == 1
+
+
+def test_a_watcher_does_not_park_while_a_task_runs(watcher, clock, worker, monkeypatch):
+    monkeypatch.setattr(module, "_IDLE_LOOKS", 0)
+    watcher.began(worker)
+    clock.pass_looks(5)
+    clock.now += LONG
+    worker.await_stuck()
+
+
+def test_close_ends_the_thread_and_may_be_called_again(watcher, clock, worker):
+    watcher.began(worker)
+    (thread,) = watchers()
+    watcher.close()
+    assert not thread.is_alive()
+    watcher.close()
+
+
+def test_close_ends_a_parked_thread(watcher, clock, worker, monkeypatch):
+    monkeypatch.setattr(module, "_IDLE_LOOKS", 0)
+    watcher.began(worker)
+    watcher.ended(worker)
+    wait_until(lambda: watcher._parked)
+    watcher.close()
+    assert watchers() == []
+
+
+def test_close_before_the_first_task_is_no_error(watcher):
+    watcher.close()
+
+
+def test_after_close_a_task_starts_no_thread(watcher, clock, worker):
+    watcher.close()
+    watcher.began(worker)
+    watcher.ended(worker)
+    assert watchers() == []
+
+
+def test_a_worker_may_close_the_watcher_that_tells_it(watcher, clock):
+    closed = threading.Event()
+
+    class Closing:
+        def stuck(self):
+            watcher.close()
+            closed.set()
+
+    watcher.began(Closing())
+    clock.now += LONG
+    assert closed.wait(CEILING)
+
+
+def test_without_a_thread_to_be_had_the_next_task_tries_again(watcher, clock, worker, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        watcher.began(worker)
+        watcher.ended(worker)
+    assert watchers() == []
+    watcher.began(worker)
+    clock.now += LONG
+    worker.await_stuck()
