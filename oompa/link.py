@@ -278,8 +278,9 @@ class Link:
         )
         with self._state:
             self._opening = opening
-            if self._refusal is not None:
-                opening.abort()
+            is_closed = self._refusal is not None
+        if is_closed:
+            opening.abort()
         opened = opening.open()
         return Channel(
             stream_of(opened.sock),
@@ -317,7 +318,7 @@ class Link:
             return
         if closed.code in BLAMING_CODES:
             self._backoff.refused(monotonic())
-        self._logger.warning("connection to %s lost: %s", self._address.url, closed)
+        self._logger.warning("connection to %s lost: %s", self._address.shown, closed)
         self._perform(effects, None)
         if closed.code != CloseCode.NORMAL_CLOSURE:
             self._emit("error", ConnectionLost(f"the connection was lost: {closed}", closed.code))

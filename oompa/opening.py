@@ -138,6 +138,12 @@ class Address(NamedTuple):
     port: int
     is_secure: bool
 
+    @property
+    def shown(self) -> str:
+        """What errors and logs tell of it: no path, query or password, which may hold secrets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'wss' if self.is_secure else 'ws'}://{host}:{self.port}"
+
 
 def parse_url(url: str) -> Address:
     """Take a WebSocket URL apart. Raises ValueError for anything else."""
@@ -272,14 +278,14 @@ class ClientOpening:
             return self._open()
         except websocket.WebSocketBadStatusException as error:
             self._close()
-            message = f"{self._address.url} answered the handshake with status {error.status_code}{_body_of(error)}"
+            message = f"{self._address.shown} answered the handshake with status {error.status_code}{_body_of(error)}"
             raise ConnectionLost(message, status=error.status_code) from error
         except ssl.SSLCertVerificationError as error:
             self._close()
             raise BadCertificate(f"the certificate of {self._address.host} is not accepted: {error.verify_message}") from error
         except (websocket.WebSocketException, OSError, ValueError) as error:
             self._close()
-            raise ConnectionLost(f"{self._address.url} cannot be reached: {error or type(error).__name__}") from error
+            raise ConnectionLost(f"{self._address.shown} cannot be reached: {error or type(error).__name__}") from error
 
     def abort(self) -> None:
         """Give up: ``open`` raises soon."""
