@@ -128,13 +128,23 @@ class Call(Future):  # type: ignore[type-arg]
             if is_first:
                 self._tell_waiters()
             condition.notify_all()
-            wakers = self._wakers
-            while self._done_callbacks:
-                self._driver.run_later(self._done_callbacks[0], self)
-                del self._done_callbacks[0]
-        for waker in wakers:
+        for waker in self._wakers:
             release(waker)
+        self._hand_over(self._done_callbacks)
         return is_first
+
+    def _hand_over(self, callbacks: list[Callback]) -> None:
+        """Post each callback once, whoever else is about to; the list has stopped growing."""
+        while callbacks:
+            try:
+                callback = callbacks.pop(0)
+            except IndexError:
+                return
+            try:
+                self._driver.run_later(callback, self)
+            except BaseException:  # interrupted: the next to settle goes on
+                callbacks.insert(0, callback)
+                raise
 
     def _change(self, state: str, result: Any, error: Optional[BaseException]) -> bool:
         if self._state != PENDING:

@@ -16,14 +16,9 @@ CEILING = 10.0  # seconds until a wait counts as failed
 
 
 class Driver:
-    """A client as a call sees it: its exchange, its callback thread, and how it waits.
-
-    Attributes:
-        answered: Calls whose request somebody has taken out of the exchange, to settle it.
-    """
+    """A client as a call sees it: its exchange, its callback thread, and how it waits."""
 
     def __init__(self):
-        self.answered = []
         self.forgotten = []
         self.waited = []
         self.later = []
@@ -35,10 +30,7 @@ class Driver:
             self.on_wait(call)
 
     def forget(self, call):
-        if call in self.answered or call in self.forgotten:
-            return False
         self.forgotten.append(call)
-        return True
 
     def run_later(self, function, *args):
         self.later.append((function, args))
@@ -53,6 +45,12 @@ class Driver:
 @pytest.fixture
 def driver():
     return Driver()
+
+
+def asleep():
+    waker = threading.Lock()
+    waker.acquire()
+    return waker
 
 
 @pytest.fixture
@@ -103,37 +101,73 @@ def test_a_call_shows_its_state(call):
     assert "finished returned int" in repr(call)
 
 
-def test_a_call_that_is_answered_while_it_is_cancelled_ends_in_one_way():
-    """Whoever takes the request out of the exchange settles the call, and nobody else."""
-    for _ in range(100):
-        driver, exchange = Driver(), ["the request"]
-        call = Call(driver, "id", "ADD")
-        barrier, seen = threading.Barrier(2), []
+def test_a_call_settles_once(call):
+    assert call.settle(7)
+    assert not call.settle(8)
+    assert not call.settle(error=RequestTimeout("too late"))
+    assert call.result() == 7
+    assert call.exception() is None
 
-        def take(call=None):
-            try:
-                return bool(exchange.pop())
-            except IndexError:
-                return False
 
-        driver.forget = take
-        call.add_done_callback(seen.append)
+def test_a_call_that_many_threads_settle_at_once_settles_in_one_way(driver):
+    ways = {
+        "payload": lambda call: call.settle(7),
+        "other": lambda call: call.settle(8),
+        "error": lambda call: call.settle(error=RequestTimeout("too late")),
+        "cancelled": lambda call: call.cancel(),
+    }
+    for round in range(100):
+        call, seen = Call(driver, "id", "ADD"), []
+        if round % 2:
+            call.add_done_callback(seen.append)
+        barrier, won = threading.Barrier(4), []
 
-        def answer():
+        def finish(how, name):
             barrier.wait(CEILING)
-            if take():
-                call.settle(7)
+            if how(call):
+                won.append(name)
 
-        answering = threading.Thread(target=answer)
-        answering.start()
-        barrier.wait(CEILING)
-        was_cancelled = call.cancel()
-        answering.join(CEILING)
+        threads = [threading.Thread(target=finish, args=(how, name)) for name, how in ways.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(CEILING)
         driver.run()
-        assert call.done()
-        assert call.cancelled() == was_cancelled
-        assert was_cancelled or call.result(0) == 7
-        assert seen == [call]
+        (winner,) = won
+        assert call.cancelled() == (winner == "cancelled")
+        if winner == "error":
+            assert isinstance(call.exception(0), RequestTimeout)
+        elif winner != "cancelled":
+            assert call.result(0) == {"payload": 7, "other": 8}[winner]
+        assert seen == ([call] if round % 2 else [])
+
+
+def test_settling_again_tells_those_whom_an_interruption_has_kept_in_the_dark(call, driver):
+    """A signal handler may raise on any line of the main thread: the next one to settle goes on."""
+    seen, waker, run_later = [], asleep(), driver.run_later
+    call.add_waker(waker)
+    for name in ("first", "second"):
+        call.add_done_callback(lambda done, name=name: seen.append(name))
+
+    def interrupt(function, *args):
+        driver.run_later = run_later
+        raise KeyboardInterrupt
+
+    driver.run_later = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        call.settle(7)
+    assert not call.settle(8)
+    driver.run()
+    assert call.result(0) == 7
+    assert seen == ["first", "second"]
+    assert waker.acquire(blocking=False)
+
+
+def test_a_signal_handler_may_settle_a_call_whose_condition_its_thread_holds(call):
+    call.add_done_callback(print)
+    with call._condition:
+        assert call.settle(7)
+    assert call.result(0) == 7
 
 
 # Waiting.
@@ -264,14 +298,15 @@ def test_no_lock_is_held_while_callbacks_are_handed_over(call, driver):
     seen = []
 
     def callback(done):
-        other = threading.Thread(target=lambda: seen.append(done.result(0)), daemon=True)
+        other = threading.Thread(target=lambda: seen.append(done.cancelled()), daemon=True)
         other.start()
-        other.join(CEILING)
+        other.join(1.0)
+        seen.append("callback")
 
     call.add_done_callback(callback)
     call.settle(7)
     call.add_done_callback(callback)
-    assert seen == [7, 7]
+    assert seen == [False, "callback", False, "callback"]
 
 
 # concurrent.futures and asyncio.
@@ -399,12 +434,6 @@ def test_a_call_keeps_its_owner_until_it_is_done(driver, finish):
     finish(call)
     gc.collect()
     assert reference() is None
-
-
-def asleep():
-    waker = threading.Lock()
-    waker.acquire()
-    return waker
 
 
 @pytest.mark.parametrize(

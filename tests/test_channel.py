@@ -649,6 +649,98 @@ def test_what_others_leave_to_a_writer_that_is_just_letting_go_is_written(channe
     assert peer.hears() == [("text", "hello"), ("close", 1000, "")]
 
 
+class SlowLock:
+    """A lock for which somebody waits until something else has happened."""
+
+    def __init__(self, meanwhile):
+        self._lock = threading.Lock()
+        self._meanwhile = [meanwhile]
+
+    def acquire(self, blocking=True, timeout=-1):
+        if blocking and self._meanwhile:
+            self._meanwhile.pop()()
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self):
+        self._lock.release()
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *exc_info):
+        self.release()
+
+
+def test_a_send_that_comes_too_late_for_its_message_to_be_sent_says_so(channel, peer):
+    """Otherwise a reply counts as sent which nobody will ever get."""
+    channel._writing = SlowLock(meanwhile=lambda: channel.close(1000))
+    with pytest.raises(ChannelClosed):
+        channel.send(b"too late")
+    assert peer.hears() == [("close", 1000, "")]
+
+
+class Waiting:
+    """Who waits for the answer to a message."""
+
+    is_settled = False
+
+
+def test_a_message_whose_answer_somebody_waits_for_is_sent(channel, peer):
+    channel.post(b"hello", Waiting())
+    assert peer.hears() == [("text", "hello")]
+
+
+def test_a_message_in_the_outbox_whose_answer_nobody_waits_for_any_more_is_dropped(channel, stream, peer):
+    stream.is_full = True
+    channel.post(b"first")
+    stream.await_standstill()
+    waiting = [Waiting() for _ in range(5)]
+    for number, each in enumerate(waiting):
+        channel.post(b"%d" % number, each)
+    waiting[0].is_settled = waiting[2].is_settled = waiting[4].is_settled = True
+    stream.reads_again()
+    await_writer_end()
+    assert peer.hears() == [("text", "first"), ("text", "1"), ("text", "3")]
+
+
+def test_an_outbox_of_which_all_is_dropped_holds_nothing_up(channel, stream, peer):
+    stream.is_full = True
+    channel.post(b"first")
+    stream.await_standstill()
+    waiting = Waiting()
+    for _ in range(3):
+        channel.post(b"dropped", waiting)
+    waiting.is_settled = True
+    channel.close(1000)
+    stream.reads_again()
+    await_writer_end()
+    assert peer.hears() == [("text", "first"), ("close", 1000, "")]
+
+
+def test_a_message_that_is_half_written_is_finished_though_nobody_waits_for_its_answer(channel, stream, peer):
+    stream.takes.append(3)
+    stream.is_full = True
+    waiting = Waiting()
+    channel.post(b"hello", waiting)
+    stream.await_standstill()
+    waiting.is_settled = True
+    stream.reads_again()
+    await_writer_end()
+    assert peer.hears() == [("text", "hello")]
+
+
+def test_a_channel_is_stalled_while_the_peer_has_yet_to_take_what_was_written(channel, stream):
+    assert not channel.is_stalled
+    stream.takes.append(3)
+    stream.is_full = True
+    channel.post(b"hello")
+    stream.await_standstill()
+    assert channel.is_stalled
+    stream.reads_again()
+    await_writer_end()
+    assert not channel.is_stalled
+
+
 # Closing.
 
 
@@ -969,6 +1061,13 @@ def test_when_detach_returns_nobody_writes_any_more(channel, stream):
     assert stream.is_shut
     assert not stream.is_closed
     assert channel._writing.acquire(timeout=CEILING)
+    channel._writing.release()
+
+
+def test_detach_does_not_wait_for_ever_for_a_writer_that_was_killed(open_channel):
+    channel = open_channel(close_timeout=0.01)
+    channel._writing.acquire()
+    in_time(channel.detach)
     channel._writing.release()
 
 

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from oompa import codec as module
-from oompa.codec import NOT_JSON, JsonCodec, MsgspecCodec, codec_named
+from oompa.codec import NOT_JSON, JsonCodec, MsgspecCodec, codec_named, is_longer
 
 CEILING = 10.0  # seconds until a wait counts as failed
 
@@ -230,6 +230,18 @@ def test_an_integer_of_more_digits_than_python_converts_is_a_value_error(codec):
         codec.encode({"a": [huge]})
 
 
+def test_without_the_encoder_in_c_the_same_is_written_and_refused(monkeypatch):
+    monkeypatch.setattr(json.encoder, "c_make_encoder", None)
+    codec = JsonCodec()
+    assert [codec.encode(value) for value, _ in TEXTS] == [text for _, text in TEXTS]
+    for value in (math.nan, [math.inf], {"a": -math.inf}, "\ud800"):
+        with pytest.raises(ValueError):
+            codec.encode(value)
+    for value in NOT_JSON_TYPES.values():
+        with pytest.raises(TypeError):
+            codec.encode([value])
+
+
 def test_a_value_whose_methods_raise_is_that_error_and_nothing_worse(codec):
     class Nasty(dict):
         def items(self):
@@ -401,6 +413,36 @@ def test_a_codec_may_be_used_by_many_threads_at_once(codec):
     assert wrong == []
 
 
+# Sizes.
+
+LONG = [
+    "x" * 101,
+    ["x" * 50] * 3,
+    [0] * 51,
+    {"a": ["x" * 102]},
+    ({"a": "x" * 50}, ("x" * 50,)),
+    [[[]]] * 51,
+    {number: 0 for number in range(51)},
+]
+
+
+@pytest.mark.parametrize("value", LONG, ids=lambda value: repr(value)[:20])
+def test_a_value_whose_text_is_surely_too_long_is_known_without_its_text(value):
+    assert is_longer(value, 100)
+    assert not is_longer(value, len(JsonCodec().encode(value)))
+
+
+def test_a_value_that_contains_itself_is_too_long():
+    value = []
+    value.append([value])
+    assert is_longer(value, 10_000)
+
+
+@pytest.mark.parametrize("value", [None, 10**200, 1.5, True, Opaque(), {1}, b"x" * 1000, Opaque], ids=lambda v: str(type(v)))
+def test_what_is_no_text_and_no_container_is_not_known_to_be_too_long(value):
+    assert not is_longer(value, 1)
+
+
 # Names.
 
 
@@ -463,6 +505,12 @@ def test_what_is_written_is_what_any_json_parser_reads(codec, value):
         raise AssertionError(name)
 
     assert exactly(json.loads(codec.encode(value), parse_constant=refuse)) == exactly(value)
+
+
+@given(values)
+@properties
+def test_no_value_is_taken_for_longer_than_it_is(value):
+    assert not is_longer(value, len(JsonCodec().encode(value)))
 
 
 def outcome(function, argument):

@@ -107,6 +107,20 @@ def test_a_request_that_was_answered_has_no_deadline(exchange):
     assert exchange.tick(now=100.0) == []
 
 
+@pytest.mark.parametrize("id", ["a", "unknown", None, 7, True, [], {"a": 1}])
+def test_looking_for_a_request_ends_nothing(exchange, id):
+    request = dispatch(exchange, "a")
+    assert exchange.find(id) is (request if id == "a" else None)
+    assert exchange.waiting() == [request]
+
+
+def test_a_request_that_has_settled_is_not_found(exchange):
+    dispatch(exchange, "a")
+    exchange.received("a")
+    assert exchange.find("a") is None
+    assert exchange.waiting() == []
+
+
 # Too many.
 
 

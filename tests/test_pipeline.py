@@ -461,7 +461,7 @@ def test_a_reply_is_written_as_it_is(build):
     assert build().write(reply) == (reply, b'{"type":"OK","id":"7","payload":[7]}')
 
 
-@pytest.mark.parametrize("value", [{1}, float("nan"), float("inf"), "\ud800", object(), b"x", {(1, 2): 3}], ids=ascii)
+@pytest.mark.parametrize("value", [{1}, float("nan"), float("inf"), "\ud800", Exception, b"x", {(1, 2): 3}], ids=ascii)
 @pytest.mark.parametrize("kind", [OK, ERR])
 def test_a_result_that_is_not_json_gives_an_error(build, value, kind):
     _, fields = written(build(), Reply(kind, "7", value, value))
@@ -504,6 +504,17 @@ def test_the_size_of_a_reply_is_counted_in_bytes(build):
     assert fields["type"] == ERR
 
 
+def test_a_result_that_would_fill_a_gigabyte_is_refused_before_it_is_written(build, monkeypatch):
+    def write(codec, reply):
+        assert reply.type == ERR
+        return b"{}"
+
+    monkeypatch.setattr(module, "write_reply", write)
+    text = "x" * 1_000_000
+    for payload in ([text] * 1000, {"a": [[text] * 100] * 10}, "x" * 30_000_000):
+        assert build(max_reply_size=16_000_000).write(Reply(OK, "7", payload))[0].type == ERR
+
+
 def test_an_error_that_is_too_large_gives_an_error_that_is_not(build):
     told, text = build(max_reply_size=200).write(Reply(ERR, "7", error="x" * 5000))
     assert len(text) <= 200
@@ -519,6 +530,12 @@ def test_the_error_in_place_of_a_reply_keeps_the_time_and_the_lack_of_an_id(buil
     told, fields = written(build(), Reply(OK, MISSING, payload={1}, elapsed=2.5))
     assert "id" not in fields
     assert told.elapsed == 2.5
+
+
+def test_a_pipeline_knows_the_types_of_its_schema(build):
+    assert build().knows("ADD")
+    assert not build().knows("MEOW")
+    assert not build().knows(PING)
 
 
 # What a pipeline refuses to be made of.
