@@ -154,13 +154,14 @@ def parse_url(url: str) -> Address:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"{url!r} is no WebSocket URL: {error}") from None
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or port == 0:
         raise ValueError(f"{url!r} is no WebSocket URL; it must look like 'ws://localhost:9000' or 'wss://example.com/path'")
     if parts.fragment:
         raise ValueError(f"{url!r} is no WebSocket URL: it may not have a fragment")
     if any(character <= " " or character == "\x7f" for character in url):
         raise ValueError(f"{url!r} is no WebSocket URL: it may not have spaces or control characters")
     is_secure = parts.scheme == "wss"
+    url = f"{parts.scheme}{url[len(parts.scheme):]}"  # in lower case, as websocket-client wants it
     return Address(url, parts.hostname, port or (443 if is_secure else 80), is_secure)
 
 

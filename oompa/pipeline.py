@@ -10,7 +10,7 @@ import secrets
 from time import monotonic
 from typing import Any, Callable, Mapping, Optional
 
-from .codec import Codec, is_longer
+from .codec import NOT_JSON, Codec, is_longer
 from .errors import HealthcheckFailed, TaskError
 from .messages import ERR, OK, PING, Reply, Request, describe, write_reply
 from .schema import Factory
@@ -134,11 +134,14 @@ class Pipeline:
 
     def _write_failure(self, reply: Reply, problem: str) -> tuple[Reply, bytes]:
         failure = Reply(ERR, reply.id, error=problem[:_PROBLEM_LIMIT], elapsed=reply.elapsed)
-        text = write_reply(self._codec, failure)
-        if len(text) > self._max_reply_size:  # the id is what is too large
-            failure.id = None
+        try:
             text = write_reply(self._codec, failure)
-        return failure, text
+            if len(text) <= self._max_reply_size:
+                return failure, text
+        except NOT_JSON:
+            pass
+        failure.id = None  # it is the id that is too large, or nested too deep
+        return failure, write_reply(self._codec, failure)
 
     def _run_factory(self, request: Request) -> Any:
         try:

@@ -344,7 +344,7 @@ class Server(Listenable):
     def _finish_connections(self, deadline: float) -> None:
         """Wait until every connection has ended: drained and closed, or cut where the peer or a task takes too long."""
         pause = threading.Event()
-        while connections := self.connections:
+        while (connections := self.connections) or self._places:
             now = monotonic()
             for connection in connections:
                 connection.hurry(now, deadline)

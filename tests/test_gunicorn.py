@@ -1,0 +1,376 @@
+"""The gunicorn configuration: what it sets, how it bounds connections, and how workers end."""
+
+import concurrent.futures
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+from conftest import CEILING, wait_until
+from deployed import deployed, free_port, get
+from gunicorn.config import Config
+from raw_peer import RawPeer, health, request_frame, upgrade
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from oompa import Client, Server
+from oompa import gunicorn as configuration
+from oompa import web
+
+#: Seconds in which an idle server ends.
+IDLE_EXIT = 2.0
+
+#: Seconds in which health is told, whatever the load.
+HEALTH_LIMIT = 2.0
+
+APPLICATION = """
+import os, threading
+from oompa import Server
+
+def wait(path):
+    with open(path + ".running", "w"):
+        pause = threading.Event()
+        while not os.path.exists(path):
+            pause.wait(0.01)
+    return "done"
+
+server = Server({"PID": lambda payload: os.getpid(), "WAIT": wait}, drain_timeout=DRAIN)
+"""
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Run gunicorn with the configuration: ``served(*arguments)``; tasks PID, and WAIT, which lasts until a file exists."""
+
+    def serve(*arguments, application="application:server", drain_timeout=30.0, port=0, **environment):
+        (tmp_path / "application.py").write_text(APPLICATION.replace("DRAIN", str(drain_timeout)))
+        path = ("--pythonpath", str(tmp_path))
+        gunicorn = ("-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", "127.0.0.1:{port}")
+        return deployed(*gunicorn, *path, *arguments, application, port=port, **environment)
+
+    return serve
+
+
+@pytest.fixture
+def held(tmp_path):
+    """Make a peer whose task runs until ``release``: ``peer, release = held(port)``."""
+    peers = []
+
+    def hold(port):
+        path = tmp_path / f"release-{len(peers)}"
+        peer = RawPeer.websocket(port)
+        peers.append(peer)
+        peer.send(request_frame("WAIT", str(path)))
+        wait_until(lambda: os.path.exists(f"{path}.running"))
+        return peer, path.touch
+
+    yield hold
+    for peer in peers:
+        peer.close()
+
+
+def attempt(peer):
+    """Ask for an upgrade; the status and the headers of the answer."""
+    peer.send(upgrade(peer.port))
+    answer = peer.response()
+    return answer.status, answer.headers
+
+
+def pid(port):
+    """Who answers on a new connection; None when it is refused, or dropped by a worker that ends."""
+    with RawPeer(port) as peer:
+        try:
+            if attempt(peer)[0] != 101:
+                return None
+        except EOFError:
+            return None
+        return peer.call("PID")["payload"]
+
+
+def configured(**changes):
+    """The settings as gunicorn has them when the configuration and the command line are read."""
+    cfg = Config()
+    for name, value in {**vars(configuration), **changes}.items():
+        if name in cfg.settings:
+            cfg.set(name, value)
+    return cfg
+
+
+def started(**changes):
+    cfg = configured(**changes)
+    warnings = []
+    configuration.on_starting(SimpleNamespace(cfg=cfg, log=SimpleNamespace(warning=lambda *args: warnings.append(args))))
+    return cfg, warnings
+
+
+def worker_of(application, threads=64):
+    warnings = []
+    log = SimpleNamespace(warning=lambda *args: warnings.append(args))
+    return SimpleNamespace(wsgi=application, cfg=configured(threads=threads), log=log, warnings=warnings)
+
+
+# What it sets.
+
+
+def test_settings():
+    cfg, warnings = started()
+    assert (cfg.worker_class_str, cfg.workers, cfg.threads, cfg.worker_connections) == ("gthread", 1, 64, 64)
+    assert (cfg.keepalive, cfg.max_requests, warnings) == (0, 0, [])
+    if "control_socket_disable" in cfg.settings:
+        assert cfg.control_socket_disable is True
+
+
+def test_worker_connections_follow_the_threads_unless_given():
+    assert started(threads=9)[0].worker_connections == 9
+    assert started(threads=9, worker_connections=20)[0].worker_connections == 20
+
+
+@pytest.mark.parametrize("changes", [{"worker_class": "sync"}, {"threads": 1}, {"worker_class": "sync", "threads": 1}])
+def test_settings_that_cannot_work_are_refused(changes):
+    with pytest.raises(RuntimeError, match="oompa needs"):
+        started(**changes)
+
+
+def test_max_requests_is_warned_of():
+    assert len(started(max_requests=1000)[1]) == 1
+
+
+def test_timeouts_leave_room_for_a_drain_of_the_default_length():
+    server = Server({})
+    assert configured().graceful_timeout == server.drain_timeout + server.close_timeout + configuration._STOPPING
+
+
+@pytest.mark.parametrize(
+    "drain_timeout, graceful_timeout, expected", [(30.0, 35, 30.0), (5.0, 35, 5.0), (60.0, 35, 30.0), (30.0, 3, 0.0)]
+)
+def test_a_drain_ends_before_gunicorn_kills_the_worker(drain_timeout, graceful_timeout, expected):
+    worker = SimpleNamespace(cfg=configured(graceful_timeout=graceful_timeout))
+    assert configuration._drain_limit(Server({}, drain_timeout=drain_timeout), worker) == expected
+
+
+# How it bounds connections.
+
+
+@pytest.mark.parametrize(
+    "threads, limits, expected",
+    [
+        (64, [None], [56]),
+        (64, [None, None], [28, 28]),
+        (64, [10, None], [10, 46]),
+        (64, [10], [10]),
+        (8, [None], [6]),
+        (3, [None], [1]),
+        (2, [None], [1]),
+    ],
+)
+def test_connections_leave_threads_for_health(threads, limits, expected):
+    servers = [Server({}, max_connections=limit) for limit in limits]
+    worker = worker_of(None, threads)
+    configuration._bound_connections(servers, worker)
+    assert [server.max_connections for server in servers] == expected
+    assert worker.warnings == []
+
+
+@pytest.mark.parametrize("threads, limits", [(64, [64]), (64, [56, None]), (2, [None, None])])
+def test_too_many_connections_are_warned_of(threads, limits):
+    worker = worker_of(None, threads)
+    configuration._bound_connections([Server({}, max_connections=limit) for limit in limits], worker)
+    assert len(worker.warnings) == 1
+
+
+def test_max_connections_may_be_set_later():
+    server = Server({})
+    assert server.max_connections is None
+    server.max_connections = 3
+    assert server.max_connections == 3
+    with pytest.raises(ValueError, match="max_connections must be 1 or more"):
+        server.max_connections = 0
+
+
+def test_servers_are_found():
+    flask_app = Server({}).app
+    first, second = flask_app.extensions["oompa"][0], Server({}, path="/second", health_path="/second/health")
+    second.init_app(flask_app)
+    for application in (first, flask_app, ProxyFix(flask_app), ProxyFix(ProxyFix(first))):
+        assert configuration._servers_of(application) == [first, second]
+    assert configuration._servers_of(lambda environ, start_response: []) == []
+
+
+def test_an_application_without_a_server_is_warned_of():
+    worker = worker_of(lambda environ, start_response: [])
+    configuration.post_worker_init(worker)
+    assert len(worker.warnings) == 1
+
+
+@pytest.mark.parametrize("arguments, environment", [(("--threads", "8"), {"WEB_THREADS": "64"}), ((), {"WEB_THREADS": "8"})])
+def test_health_never_starves(served, arguments, environment):
+    """Eight threads: six connections, however many ask, and though the refused do not hang up."""
+    with served(*arguments, **environment) as server:
+        peers, answers = [], []
+        try:
+            for _ in range(30):
+                peers.append(RawPeer(server.port))
+                answers.append(attempt(peers[-1]))
+                assert health(server.port, timeout=HEALTH_LIMIT) == (200, b"ok")
+            assert [status for status, _ in answers] == [101] * 6 + [503] * 24
+            assert all(headers["retry-after"] == "1" for status, headers in answers if status == 503)
+            assert all(peer.ends(HEALTH_LIMIT) for peer in peers[6:])
+            peers[0].close()
+            wait_until(lambda: pid(server.port) is not None)
+            assert peers[1].call("PID")["type"] == "OK"
+        finally:
+            for peer in peers:
+                peer.close()
+
+
+def test_existing_flask_app_is_bounded_and_drained(served):
+    with served("--threads", "3", application="examples.existing_flask_app:app") as server:
+        with Client(f"ws://127.0.0.1:{server.port}/tasks", no_server=True) as client:
+            closed = []
+            client.on("host-closed", lambda: closed.append(True))
+            client.start()
+            assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
+            with RawPeer(server.port) as refused:
+                refused.send(upgrade(server.port, path="/tasks"))
+                assert refused.response().status == 503
+            assert get(server.port, "/") == (200, "an ordinary page")
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(CEILING) == 0
+            wait_until(lambda: closed)
+
+
+# How workers end.
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2"), ("--preload",)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_server_ends_at_once_and_cleanly(served, number, arguments):
+    with served(*arguments) as server:
+        peers = [RawPeer.websocket(server.port) for _ in range(10)]
+        try:
+            for peer in peers:
+                assert peer.call("PID")["type"] == "OK"
+            server.process.send_signal(number)
+            for peer in peers:
+                ending = peer.ending(IDLE_EXIT)
+                assert (ending.messages, ending.close_code, ending.reset) == ([], 1000, False)
+            assert server.process.wait(IDLE_EXIT) == 0
+        finally:
+            for peer in peers:
+                peer.close()
+
+
+def test_server_without_connections_ends_at_once(served):
+    with served() as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(IDLE_EXIT) == 0
+
+
+def test_running_task_finishes_while_everyone_else_is_sent_away(served, held):
+    with served() as server, RawPeer.websocket(server.port) as idle, RawPeer(server.port) as late:
+        peer, release = held(server.port)
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.ending().close_code == 1000
+        assert health(server.port) == (503, b"draining")
+        status, headers = attempt(late)
+        assert (status, headers["retry-after"]) == (503, "1")
+        server.process.send_signal(signal.SIGTERM)  # a second one changes nothing
+        release()
+        assert peer.reply() == {"type": "OK", "id": "call", "payload": "done"}
+        ending = peer.ending()
+        assert (ending.messages, ending.close_code, ending.reset) == ([], 1000, False)
+        assert server.process.wait(CEILING) == 0
+
+
+def test_task_that_takes_too_long_is_left_behind(served, held):
+    with served("--graceful-timeout", "4", drain_timeout=0.5) as server:
+        peer, _ = held(server.port)
+        server.process.send_signal(signal.SIGTERM)
+        ending = peer.ending()
+        assert (ending.messages, ending.close_code, ending.reset) == ([], 1000, False)
+        assert server.process.wait(CEILING) == 0
+
+
+def test_peer_that_does_not_answer_the_close_is_cut(served):
+    with served() as server, RawPeer.websocket(server.port) as silent:
+        assert silent.call("PID")["type"] == "OK"
+        server.process.send_signal(signal.SIGTERM)
+        assert silent.message().close_code == 1000
+        assert silent.ends(Server({}).close_timeout + IDLE_EXIT)
+        assert server.process.wait(CEILING) == 0
+
+
+def test_a_drain_waits_for_a_handshake_that_is_being_answered(serve, monkeypatch):
+    """Else nobody cuts the peer, if it is silent, and a worker stays until gunicorn kills it."""
+    entered, go_on, accept = threading.Event(), threading.Event(), web.accept
+
+    def late(environ):
+        entered.set()
+        assert go_on.wait(CEILING)
+        return accept(environ)
+
+    monkeypatch.setattr(web, "accept", late)
+    server = serve()
+    with RawPeer(server.port) as peer:
+        request = upgrade(server.port)
+        peer.send(request)
+        assert entered.wait(CEILING)
+        closed = server.close()
+        try:
+            with pytest.raises(concurrent.futures.TimeoutError):
+                closed.result(0.3)
+        finally:
+            go_on.set()
+        peer.upgraded(request)
+        assert peer.ending().close_code == 1000
+        closed.result(CEILING)
+
+
+def test_reload_replaces_the_workers_without_a_bad_answer(served, held):
+    """The old worker is still at a task, but accepts no more: health stays good."""
+    with served() as server, RawPeer.websocket(server.port) as idle:
+        old = idle.call("PID")["payload"]
+        peer, release = held(server.port)
+        server.process.send_signal(signal.SIGHUP)
+        assert idle.ending().close_code == 1000
+        wait_until(lambda: all(pid(server.port) not in (old, None) for _ in range(10)))
+        for _ in range(20):
+            assert health(server.port, timeout=HEALTH_LIMIT) == (200, b"ok")
+            assert pid(server.port) not in (old, None)
+        release()
+        assert peer.reply()["payload"] == "done"
+        assert peer.ending().close_code == 1000
+        wait_until(lambda: not os.path.exists(f"/proc/{old}"))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(CEILING) == 0
+
+
+def test_reload_loses_no_call(served):
+    with served("--workers", "2") as server, Client(f"ws://127.0.0.1:{server.port}", reconnect_interval=0.1) as client:
+        old = client.call("PID", timeout=CEILING)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: client.dispatch("PID").result(CEILING) != old)
+
+
+def test_two_workers_both_serve(served):
+    with served("--workers", "2", "--threads", "8") as server:
+        answers = set()
+
+        def both_answer():
+            answers.add(pid(server.port))
+            return len(answers - {None}) == 2
+
+        wait_until(both_answer)
+        assert health(server.port) == (200, b"ok")
+
+
+@pytest.mark.parametrize("arguments", [("-k", "sync"), ("-k", "sync", "--threads", "1"), ("--threads", "1")])
+def test_gunicorn_refuses_what_cannot_work(arguments):
+    gunicorn = [sys.executable, "-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", f"127.0.0.1:{free_port()}"]
+    shown = subprocess.run([*gunicorn, *arguments, "examples.calculator:server"], capture_output=True, timeout=30, text=True)
+    assert shown.returncode == 1
+    assert re.search(r"^Error: oompa needs .*--(worker-class|threads)", shown.stderr, re.MULTILINE)
+    assert "Traceback" not in shown.stderr
