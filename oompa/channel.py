@@ -13,6 +13,7 @@ from collections import deque
 from typing import NoReturn, Optional, Protocol
 
 from . import frames
+from .errors import printable
 from .frames import CloseFrame, Inbound, Message
 from .policy import CloseCode, Heartbeat, Silence
 from .streams import Data, Stream
@@ -39,7 +40,7 @@ class ChannelClosed(Exception):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.code} {self.reason}".rstrip()
+        return f"{self.code} {printable(self.reason)}".rstrip()
 
 
 class Channel:
@@ -109,6 +110,10 @@ class Channel:
         """
         if self._ended is not None:
             raise self._ended
+        if self._inbound.is_notable:
+            self._control(self._inbound)
+            assert self._ended is not None
+            raise self._ended
         self.is_idle = True
         try:
             if not self._chunks:
@@ -127,7 +132,8 @@ class Channel:
         self.heard_at = time.monotonic()
         inbound = self._inbound
         messages = inbound.feed(data)
-        if inbound.is_notable:
+        # A violation waits until the messages before it are dealt with: they may still be answered.
+        if inbound.is_notable and not (messages and inbound.failure is not None):
             self._control(inbound)
         return messages
 

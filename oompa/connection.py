@@ -191,7 +191,7 @@ class Connection:
                 if not self._inbox:
                     self._channel.check(monotonic())
         except ChannelClosed as closed:
-            self._logger.debug("connection to %s ended: %s", self.remote_address, closed)
+            self._logger.debug("connection to %s ended: %s", self.remote_address, str(closed))
             self._end()
         except BaseException:
             self._logger.exception("a defect of oompa: the connection to %s failed", self.remote_address)

@@ -8,11 +8,15 @@ import errno
 import io
 import logging
 import socket
+import ssl
+import sys
 import threading
 import time
-from typing import Any
+from typing import Any, Optional
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from .errors import printable
 
 #: Seconds a peer has to send its request.
 HANDSHAKE_TIMEOUT = 10.0
@@ -54,12 +58,33 @@ class _Handler(WSGIRequestHandler):
     logger: logging.Logger
 
     def setup(self) -> None:
+        deadline = time.monotonic() + HANDSHAKE_TIMEOUT
+        if isinstance(self.request, ssl.SSLSocket):
+            self._start_tls(self.request, deadline)
         super().setup()
-        reader = _DeadlineReader(self.connection, time.monotonic() + HANDSHAKE_TIMEOUT)
+        reader = _DeadlineReader(self.connection, deadline)
         self.rfile = io.BufferedReader(reader, _REQUEST_BUFFER)
+
+    def _start_tls(self, sock: ssl.SSLSocket, deadline: float) -> None:
+        """Shake hands, here and not where connections are accepted: a peer that says nothing holds up nobody else."""
+        sock.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            sock.do_handshake()
+        except OSError as error:
+            self.logger.warning("TLS handshake of %s refused: %s", self.client_address[0], str(error))
+            raise _NoRequest from None
+
+    def log_request(self, code: Any = "-", size: Any = "-") -> None:
+        """Log a request without its query, which may hold secrets."""
+        path = getattr(self, "path", "-").partition("?")[0]
+        self.logger.debug("%s: %s %s: %s", self.client_address[0], self.command, printable(path), getattr(code, "value", code))
 
     def log(self, type: str, message: str, *args: Any) -> None:
         self.logger.debug(message, *args)
+
+
+class _NoRequest(Exception):
+    """The connection ended before it could bring a request; it is logged."""
 
 
 class EmbeddedServer(ThreadedWSGIServer):
@@ -69,7 +94,9 @@ class EmbeddedServer(ThreadedWSGIServer):
         OSError: The port is taken, or the host is not this machine's.
     """
 
-    def __init__(self, host: str, port: int, application: Any, logger: logging.Logger) -> None:
+    def __init__(
+        self, host: str, port: int, application: Any, logger: logging.Logger, context: Optional[ssl.SSLContext] = None
+    ) -> None:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._logger = logger
@@ -78,6 +105,7 @@ class EmbeddedServer(ThreadedWSGIServer):
         with socket.create_server((host, port), family=family, backlog=_BACKLOG) as listening:
             handler = type("Handler", (_Handler,), {"logger": logger})
             super().__init__(host, listening.getsockname()[1], application, handler, fd=listening.fileno())
+        self.ssl_context = context  # Werkzeug would shake hands on the thread that accepts
         self._thread = threading.Thread(target=self._serve, name="oompa-http", daemon=True)
         self._thread.start()
 
@@ -105,6 +133,12 @@ class EmbeddedServer(ThreadedWSGIServer):
                 self._logger.error("no descriptor left for a new connection")
                 time.sleep(_NO_DESCRIPTOR_PAUSE)
             raise
+        if self.ssl_context is not None:
+            try:
+                sock = self.ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            except OSError:  # the peer is gone already
+                sock.close()
+                raise
         with self._lock:
             self._open.add(sock)
         return sock, address
@@ -117,4 +151,6 @@ class EmbeddedServer(ThreadedWSGIServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what escaped a request, or what kept its thread from starting."""
+        if isinstance(sys.exc_info()[1], _NoRequest):
+            return
         self._logger.exception("request of %s failed", client_address)

@@ -82,3 +82,8 @@ class TaskError(Exception):
     def __init__(self, error: Any = None) -> None:
         super().__init__(error)
         self.error = error
+
+
+def printable(text: str) -> str:
+    """Text of a peer as it may stand in a message or a log: on one line, without control characters."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

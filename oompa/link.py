@@ -302,7 +302,7 @@ class Link:
             effects = self._exchange.refused(error) if is_refusal(error.status) else []
         if is_refusal(error.status) or isinstance(error, BadCertificate):
             self._backoff.refused(monotonic())
-        self._logger.warning("%s", error)
+        self._logger.warning("%s", str(error))
         self._perform(effects, None)
         self._emit("error", error)
         self._emit("reconnect-failed" if was_lost else "host-closed")
@@ -318,7 +318,7 @@ class Link:
             return
         if closed.code in BLAMING_CODES:
             self._backoff.refused(monotonic())
-        self._logger.warning("connection to %s lost: %s", self._address.shown, closed)
+        self._logger.warning("connection to %s lost: %s", self._address.shown, str(closed))
         self._perform(effects, None)
         if closed.code != CloseCode.NORMAL_CLOSURE:
             self._emit("error", ConnectionLost(f"the connection was lost: {closed}", closed.code))
@@ -369,7 +369,7 @@ class Link:
             try:
                 kind, id, value = read_reply(self._codec, message)
             except ProtocolError as error:
-                self._logger.warning("a reply could not be read: %s", error)
+                self._logger.warning("a reply could not be read: %s", str(error))
                 self._emit("error", error)
                 continue
             pending = self._exchange.find(id)

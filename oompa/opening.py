@@ -8,6 +8,7 @@ them; their errors end here.
 import base64
 import binascii
 import hashlib
+import re
 import socket
 import ssl
 import threading
@@ -18,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import simple_websocket
 import websocket
 
-from .errors import ConnectionLost
+from .errors import ConnectionLost, printable
 
 #: Bytes the answer to a handshake may have; a real one has a few hundred.
 _ANSWER_LIMIT = 65536
@@ -241,6 +242,19 @@ def _left(deadline: float) -> float:
     return left
 
 
+def _header(name: Any, value: Any) -> str:
+    """A line of the request. Raises TypeError or ValueError for what would be more than that, or less."""
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"the header {name!r} and its value must be strings")
+    if not name or any(character in "\r\n\0" for character in name + value) or any(character in " :" for character in name):
+        raise ValueError(f"{name!r} is no header, or its value has more than one line")
+    return f"{name}: {value}"
+
+
+#: OpenSSL's words for what a server has against the certificate of a client, or the lack of one.
+_CERTIFICATE_ALERT = re.compile("ALERT_.*(CERT|UNKNOWN_CA)")
+
+
 class ClientOpening:
     """One attempt to open a WebSocket. ``abort`` may be called by any thread and wakes the one in ``open``.
 
@@ -257,7 +271,7 @@ class ClientOpening:
         timeout: float,
     ) -> None:
         self._address = address
-        self._headers = [f"{name}: {value}" for name, value in headers.items()]
+        self._headers = [_header(name, value) for name, value in headers.items()]
         self._ssl_context = ssl_context
         self._proxy = proxy
         self._timeout = timeout
@@ -269,7 +283,7 @@ class ClientOpening:
         """Connect and shake hands.
 
         Resolving the name is the system's affair and not under the timeout; connecting, TLS and the handshake together
-        are. Through a proxy the timeout holds for each step.
+        are. Through a SOCKS proxy the timeout holds for each step.
 
         Raises:
             BadCertificate: The server's certificate was not accepted.
@@ -286,6 +300,9 @@ class ClientOpening:
             raise BadCertificate(f"the certificate of {self._address.host} is not accepted: {error.verify_message}") from error
         except (websocket.WebSocketException, OSError, ValueError) as error:
             self._close()
+            if isinstance(error, ssl.SSLError) and _CERTIFICATE_ALERT.search(error.reason or ""):
+                problem = f"{self._address.host} does not accept the certificate of this client: {error.reason}"
+                raise BadCertificate(problem) from error
             raise ConnectionLost(f"{self._address.shown} cannot be reached: {error or type(error).__name__}") from error
 
     def abort(self) -> None:
@@ -302,21 +319,41 @@ class ClientOpening:
     def _open(self) -> Opened:
         deadline = time.monotonic() + self._timeout
         options: dict[str, Any] = {"header": self._headers, "suppress_origin": True, "redirect_limit": 0}
+        if self._proxy and self._proxy["proxy_type"] != "http":
+            return self._open_by_socks(options)
         if self._proxy:
-            return self._open_by_proxy(options)
-        sock = self._connect(deadline)
+            sock = self._connect(self._proxy["http_proxy_host"], self._proxy["http_proxy_port"], deadline)
+            self._tunnel(sock, deadline)
+        else:
+            sock = self._connect(self._address.host, self._address.port, deadline)
         if self._address.is_secure:
             sock = self._start_tls(sock, deadline)
         shaking = _HandshakeSocket(sock, deadline)
         websocket.WebSocket().connect(self._address.url, socket=shaking, **options)  # type: ignore[no-untyped-call]
         return Opened(sock, shaking.received)
 
-    def _connect(self, deadline: float) -> socket.socket:
-        """Try the addresses of the host in order, all under one deadline (websocket-client gives each its own)."""
+    def _tunnel(self, sock: socket.socket, deadline: float) -> None:
+        """Ask an HTTP proxy for a way to the server (:rfc:`9110#section-9.3.6`); websocket-client has no total deadline."""
+        host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
+        request = f"CONNECT {host}:{self._address.port} HTTP/1.1\r\nHost: {host}:{self._address.port}\r\n"
+        if auth := self._proxy.get("http_proxy_auth"):
+            request += f"Proxy-Authorization: Basic {base64.b64encode(':'.join(auth).encode()).decode()}\r\n"
+        shaking = _HandshakeSocket(sock, deadline)
+        shaking.send(f"{request}\r\n".encode())
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            piece = shaking.recv(1)
+            if not piece:
+                raise ConnectionError("the proxy ended the connection")
+            answer += piece
+        status = answer.split(b" ", 2)[1:2]
+        if status != [b"200"] or shaking.received:
+            raise ConnectionError(f"the proxy answered CONNECT with {answer.splitlines()[0].decode(errors='replace')!r}")
+
+    def _connect(self, host: str, port: int, deadline: float) -> socket.socket:
+        """Try the addresses of a host in order, all under one deadline (websocket-client gives each its own)."""
         error: Optional[OSError] = None
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            self._address.host, self._address.port, type=socket.SOCK_STREAM
-        ):
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             sock = socket.socket(family, kind, protocol)
             self._hold(sock)
             try:
@@ -336,15 +373,15 @@ class ClientOpening:
         wrapped.do_handshake()
         return wrapped
 
-    def _open_by_proxy(self, options: dict[str, Any]) -> Opened:
-        """Let websocket-client connect: it knows proxies. It reads byte by byte, so nothing is left over."""
+    def _open_by_socks(self, options: dict[str, Any]) -> Opened:
+        """Let websocket-client connect: it knows SOCKS. It reads byte by byte, so nothing is left over."""
         context = self._ssl_context or (ssl.create_default_context() if self._address.is_secure else None)
         sslopt: dict[str, Any] = {}
         if context is not None:  # it would set both to its own defaults
             sslopt = {"context": context, "cert_reqs": context.verify_mode, "check_hostname": context.check_hostname}
         opened = websocket.WebSocket(sslopt=sslopt)
         opened.connect(  # type: ignore[no-untyped-call]
-            self._address.url, timeout=self._timeout, **options, **self._proxy
+            self._address.url, timeout=self._timeout, http_proxy_timeout=self._timeout, **options, **self._proxy
         )
         assert opened.sock is not None
         self._hold(opened.sock)
@@ -362,5 +399,5 @@ class ClientOpening:
 
 
 def _body_of(error: websocket.WebSocketBadStatusException) -> str:
-    body = (error.resp_body or b"")[:200].decode(errors="replace").strip()
+    body = printable((error.resp_body or b"")[:200].decode(errors="replace").strip())
     return f": {body}" if body else ""

@@ -7,6 +7,7 @@ server drains.
 
 import logging
 import signal
+import ssl
 import threading
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -196,8 +197,10 @@ class Server(Listenable):
             and not (app.before_request_funcs or app.after_request_funcs or app.teardown_request_funcs)
         )
 
-    def listen(self, port: int, host: str = "127.0.0.1") -> "Future[None]":
-        """Serve on ``host`` and ``port``; port 0 picks one, ``port`` tells it.
+    def listen(
+        self, port: int, host: str = "127.0.0.1", ssl: Optional[ssl.SSLContext] = None
+    ) -> "Future[None]":
+        """Serve on ``host`` and ``port``; port 0 picks one, ``port`` tells it. With an ``ssl.SSLContext``, over TLS.
 
         Returns:
             A Future that is done when the server is ready; OSError when the port is taken.
@@ -211,7 +214,7 @@ class Server(Listenable):
         try:
             with self._state:
                 self._draining = False
-            self._embedded = EmbeddedServer(host, port, self, _logger)
+            self._embedded = EmbeddedServer(host, port, self, _logger, ssl)
         except (OSError, OverflowError) as error:
             ready.set_exception(error)
         else:
@@ -232,7 +235,7 @@ class Server(Listenable):
         threading.Thread(target=self._close, args=(limit, closed), name="oompa-closing", daemon=True).start()
         return closed
 
-    def run(self, port: int, host: str = "127.0.0.1") -> None:
+    def run(self, port: int, host: str = "127.0.0.1", ssl: Optional[ssl.SSLContext] = None) -> None:
         """Listen and block until SIGTERM, SIGINT or ``close``; drain, and return. A second signal does its usual work.
 
         Raises:
@@ -244,7 +247,7 @@ class Server(Listenable):
             for number in (signal.SIGTERM, signal.SIGINT):
                 previous[number] = signal.signal(number, lambda *_: self._stops.put(None))
         try:
-            self.listen(port, host).result()
+            self.listen(port, host, ssl).result()
             _logger.info("listening on %s:%s", host, self.port)
             self._stops.get()
         finally:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Request, Response, request
 from werkzeug.datastructures import Headers
 
+from .errors import printable
 from .opening import Accepted, BadHandshake, accept, check_handshake, wants_websocket
 
 #: Seconds after which a refused client may try again.
@@ -109,7 +110,7 @@ def upgrade(request: Request, host: Host, options: WebOptions, logger: logging.L
         _check_origin(environ, options.origins)
         identity = _identify(options.authenticate, request)
     except BadHandshake as fault:
-        logger.warning("handshake of %s refused: %s", request.remote_addr, fault)
+        logger.warning("handshake of %s refused: %s", request.remote_addr, str(fault))
         return _text(str(fault), fault.status, dict(fault.headers))
     if not environ.get("wsgi.multithread", True):
         logger.error("a WebSocket needs a web server with threads, such as gunicorn --threads 64")
@@ -133,7 +134,7 @@ def _check_origin(environ: Mapping[str, Any], origins: Optional[frozenset[str]])
     except ValueError:
         is_own = False
     if origins is not None or not is_own:
-        raise BadHandshake(f"the origin {origin} may not connect", 403)
+        raise BadHandshake(f"the origin {printable(origin)} may not connect", 403)
 
 
 def _host_and_port(netloc: str, scheme: str) -> tuple[Optional[str], Optional[int]]:

@@ -5,13 +5,19 @@ import os
 import threading
 import time
 
+import chaos_options
 import pytest
-from chaos_options import pytest_addoption  # noqa: F401
 
 from oompa import Client, Server
 
 #: Seconds to wait for what must happen; a healthy run never waits so long.
 CEILING = 10.0
+
+
+def pytest_addoption(parser):
+    """Let runs that take minutes be asked for."""
+    chaos_options.pytest_addoption(parser)
+    parser.addoption("--leaks", action="store_true", help="run the leak test, which takes minutes")
 
 
 def wait_until(condition, ceiling=CEILING):

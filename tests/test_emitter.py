@@ -85,8 +85,9 @@ def test_once_leaves_the_other_listeners_alone(emitter, heard):
 
 
 def test_the_same_listener_may_be_there_once_and_always(emitter, heard):
-    emitter.add("reply", heard.append, once=True)
-    emitter.add("reply", heard.append)
+    listener = heard.append
+    emitter.add("reply", listener, once=True)
+    emitter.add("reply", listener)
     emitter.emit("reply", 1)
     emitter.emit("reply", 2)
     assert heard == [1, 1, 2]

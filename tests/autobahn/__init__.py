@@ -1,0 +1,1 @@
+"""Autobahn|Testsuite against oompa's ``Channel``, in both roles: ``python -m tests.autobahn``."""
