@@ -346,6 +346,8 @@ class Channel:
     def _next_control(self) -> Optional[bytes]:
         """The control frame that is due, None for none. The close frame comes last, and nothing after it."""
         self._control_due = False
+        if self._close_written:
+            return None
         if self._pongs:
             self._control_due = True
             return self._framing.control(frames.PONG, self._pongs.popleft())
@@ -353,7 +355,7 @@ class Channel:
             self._ping = False
             self._control_due = True
             return self._framing.control(frames.PING, b"")
-        if self._closing is None or self._close_written:
+        if self._closing is None:
             return None
         if self._outbox:
             self._control_due = True

@@ -9,6 +9,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, 
 
 import pytest
 
+from oompa import call as module
 from oompa.call import Call, release
 from oompa.errors import RemoteError, RequestTimeout
 
@@ -163,10 +164,19 @@ def test_settling_again_tells_those_whom_an_interruption_has_kept_in_the_dark(ca
     assert waker.acquire(blocking=False)
 
 
-def test_a_signal_handler_may_settle_a_call_whose_condition_its_thread_holds(call):
-    call.add_done_callback(print)
-    with call._condition:
-        assert call.settle(7)
+@pytest.mark.parametrize("is_waited_for", [True, False])
+def test_a_signal_handler_may_settle_a_call_that_its_thread_is_about_to_settle(call, is_waited_for):
+    """It interrupts a thread that holds a lock of the call, and needs the lock itself."""
+    if is_waited_for:
+        call.add_done_callback(print)
+
+    def settle():
+        with call._condition if is_waited_for else module._making:
+            call.settle(7)
+
+    interrupted = threading.Thread(target=settle, daemon=True)
+    interrupted.start()
+    interrupted.join(CEILING)
     assert call.result(0) == 7
 
 
@@ -360,6 +370,18 @@ def test_as_completed_yields_in_the_order_of_completion(driver):
         seen.append(call)
         settle_later(ends[call]).join(CEILING)
     assert seen == [calls[3], calls[1], calls[0], calls[2]]
+
+
+def test_as_completed_yields_a_call_once_that_was_settled_again(driver):
+    first, second, third = (Call(driver, str(number), "ADD") for number in range(3))
+    completed = as_completed([first, second, third], CEILING)
+    first.settle(1)
+    seen = [next(completed)]
+    second.settle(2)
+    second.settle(2)
+    third.settle(3)
+    seen += completed
+    assert seen == [first, second, third]
 
 
 def test_a_plain_future_and_a_call_can_be_waited_for_together(driver, call):

@@ -221,8 +221,18 @@ class Peer:
         """What came since the last time: tuples of a kind and what it holds. A frame that is cut off is no event yet."""
         data = bytes(self._stream.written[self._read :])
         self._read += len(data)
+        assert not (data and self._reader.state is not ConnectionState.OPEN), "something follows a close frame"
         self._reader.receive_data(data)
-        return [self._tell(event) for event in self._reader.events()]
+        events = [self._tell(event) for event in self._reader.events()]
+        if events and events[-1][0] == "close":
+            self._check_end(data, *events[-1][1:])
+        return events
+
+    def _check_end(self, data, code, reason):
+        """The close frame is the last: wsproto would not notice what follows."""
+        size = 0 if code == 1005 else 2 + len(reason.encode())
+        last = data[-2 - size - (0 if self._masks else 4) :]
+        assert (last[0], last[1] & 0x7F) == (FIN | CLOSE, size), "something follows a close frame"
 
     def _tell(self, event):
         if isinstance(event, (TextMessage, BytesMessage)):
@@ -649,6 +659,14 @@ def test_what_others_leave_to_a_writer_that_is_just_letting_go_is_written(channe
     assert peer.hears() == [("text", "hello"), ("close", 1000, "")]
 
 
+def test_what_others_leave_to_a_writers_thread_that_is_just_letting_go_is_written(channel, stream, peer):
+    channel._writing = LockThatLetsGoSlowly(meanwhile=lambda: channel.close(1000))
+    stream.takes.extend([2, BLOCKED])
+    channel.post(b"hello")
+    await_writer_end()
+    assert peer.hears() == [("text", "hello"), ("close", 1000, "")]
+
+
 class SlowLock:
     """A lock for which somebody waits until something else has happened."""
 
@@ -767,6 +785,17 @@ def test_closing_again_sends_nothing_again(channel, peer):
     assert peer.hears() == [("close", 1001, "")]
 
 
+def test_closing_again_changes_nothing_though_the_peer_has_yet_to_take_the_close_frame(channel, stream, peer):
+    stream.is_full = True
+    channel.post(b"hello")
+    stream.await_standstill()
+    channel.close(1001, "first")
+    channel.close(1000, "second")
+    stream.reads_again()
+    await_writer_end()
+    assert peer.hears() == [("text", "hello"), ("close", 1001, "first")]
+
+
 def test_a_closing_channel_sends_no_more_messages(channel, peer):
     channel.close()
     for way in (channel.send, channel.post):
@@ -784,13 +813,39 @@ def test_a_closing_channel_still_receives(channel, peer):
     assert ended(channel).code == 1000
 
 
-def test_a_closing_channel_answers_no_ping(channel, peer):
+def test_a_closing_channel_sends_no_ping(channel, peer):
+    channel.close()
+    peer.hears()
+    channel.check(now=1e9)
+    assert peer.hears() == []
+
+
+def test_a_closing_channel_answers_no_ping_for_nothing_follows_the_close_frame(channel, peer):
     channel.close()
     peer.hears()
     peer.sends(peer.frame(PING, b"?"))
     channel.receive()
-    channel.check(now=1e9)
     assert peer.hears() == []
+
+
+class OutboxThatIsLate(deque):
+    """An outbox into which another thread's close comes just before a message does."""
+
+    def __init__(self, close):
+        super().__init__()
+        self._close = close
+
+    def append(self, item):
+        close, self._close = self._close, lambda: None
+        close()
+        super().append(item)
+
+
+def test_a_post_that_comes_too_late_is_not_written_after_the_close_frame(channel, peer):
+    channel._outbox = OutboxThatIsLate(channel.close)
+    channel.post(b"too late")
+    assert peer.hears() == [("close", 1000, "")]
+    assert len(channel._outbox) == 0
 
 
 def test_what_waits_to_be_written_is_written_before_the_close_frame(channel, stream, peer):

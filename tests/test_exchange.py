@@ -453,6 +453,12 @@ def test_closing_fails_everything_pending(exchange):
     assert exchange.due() == NEVER
 
 
+def test_a_closed_exchange_sends_nothing_more(exchange):
+    exchange.closed()
+    assert exchange.dispatched(pending("late"), now=0.0) is False
+    assert sent(exchange.tick(now=10.0)) == []
+
+
 def test_closing_again_fails_nothing_again(exchange):
     dispatch(exchange, "a")
     exchange.closed()

@@ -505,14 +505,15 @@ def test_the_size_of_a_reply_is_counted_in_bytes(build):
 
 
 def test_a_result_that_would_fill_a_gigabyte_is_refused_before_it_is_written(build, monkeypatch):
-    def write(codec, reply):
-        assert reply.type == ERR
-        return b"{}"
-
-    monkeypatch.setattr(module, "write_reply", write)
+    written = []
+    monkeypatch.setattr(module, "write_reply", lambda codec, reply: written.append(reply) or b"{}")
     text = "x" * 1_000_000
-    for payload in ([text] * 1000, {"a": [[text] * 100] * 10}, "x" * 30_000_000):
-        assert build(max_reply_size=16_000_000).write(Reply(OK, "7", payload))[0].type == ERR
+    pipeline = build(max_reply_size=16_000_000)
+    for value in ([text] * 1000, {"a": [[text] * 100] * 10}, "x" * 30_000_000):
+        assert pipeline.write(Reply(OK, "7", payload=value))[0].type == ERR
+        assert pipeline.write(Reply(ERR, "7", error=value))[0].error.startswith("the reply exceeds max_message_size")
+    assert {(reply.type, reply.payload) for reply in written} == {(ERR, None)}
+    assert all(len(reply.error) < 100 for reply in written)
 
 
 def test_an_error_that_is_too_large_gives_an_error_that_is_not(build):

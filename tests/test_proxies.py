@@ -145,7 +145,10 @@ class HttpProxy:
             peer.settimeout(CEILING)
             head = b""
             while not head.endswith(b"\r\n\r\n"):
-                head += peer.recv(4096)
+                piece = peer.recv(4096)
+                if not piece:
+                    return  # the client has given up before it asked
+                head += piece
             first, *lines = head.decode().strip().split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
             method, target, _ = first.split()

@@ -367,13 +367,32 @@ def test_a_leader_gives_up_after_its_timeout_and_passes_the_lead_on(client, line
     assert (first.outcome(), third.outcome()) == (1, 3)
 
 
-def test_a_leader_does_not_read_beyond_its_timeout(client, line, shy):
+def test_a_leader_does_not_read_beyond_its_timeout(client, line, shy, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
     channel = client.keep()
     line("a")
-    (second,) = line("b", timeout=5 * TICK)
+    (second,) = line("b", timeout=30.0)
     channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    assert channel.timeouts[-1] is None
+    now[0] = 130.0 - TICK / 2
+    wait_until(lambda: channel.timeouts[-1] == pytest.approx(TICK / 2))
+    assert second.waits()
+    now[0] = 130.0
     assert is_timeout(second.outcome())
-    assert all(timeout is None or 0 < timeout <= TICK for timeout in channel.timeouts[1:])
+
+
+def test_a_caller_that_looks_around_keeps_its_one_place_in_line(client, line, monkeypatch):
+    monkeypatch.setattr(module, "_LOOK", 0.001)
+    looks, take_or_join = [], client.turns._take_or_join
+    monkeypatch.setattr(client.turns, "_take_or_join", lambda me: looks.append(me) or take_or_join(me))
+    channel = client.keep()
+    (caller,) = line("a")
+    wait_until(lambda: len(looks) > 5)
+    assert len(client.turns._line) == 1
+    channel.replies(("a", 7))
+    assert caller.outcome() == 7
 
 
 # Calls that are settled by somebody who does not read.
@@ -403,6 +422,23 @@ def test_a_caller_without_a_channel_whose_call_is_settled_elsewhere_returns(clie
     assert caller.outcome() == "timed out"
 
 
+def test_a_lead_that_comes_to_a_caller_whose_call_is_settled_meanwhile_goes_on_to_the_next(client, line, shy, monkeypatch):
+    channel = client.keep()
+    first, second, third = line("a", "b", "c")
+    release = module.release
+
+    def settle_and_release(waker):
+        client._calls["b"].settle("timed out")
+        release(waker)
+
+    monkeypatch.setattr(module, "release", settle_and_release)
+    channel.replies(("a", 1))
+    assert (first.outcome(), second.outcome()) == (1, "timed out")
+    channel.await_reader("caller of c")
+    channel.replies(("c", 3))
+    assert third.outcome() == 3
+
+
 # One channel after the other.
 
 
@@ -429,6 +465,21 @@ def test_when_the_channel_ends_callers_wait_for_the_next_one(client, line, shy, 
     client.connect().replies(("a", 1), ("b", 2), ("c", 3))
     assert (first.outcome(), second.outcome(), third.outcome()) == (1, 2, 3)
     assert first_channel.abort_reason is None
+
+
+def test_the_keeper_minds_the_next_channel_whatever_ended_the_last_one(client, line):
+    client.keep().ends(1012)
+    assert client.closed.get(timeout=CEILING).code == 1012
+    channel = client.keep()
+    callers = line("a", "b")
+    channel.replies(("a", 1), ("b", 2))
+    assert [caller.outcome() for caller in callers] == [1, 2]
+    call = client.dispatch("c")
+    channel.replies(("c", 3))
+    assert settled(call) == 3
+    assert client.closed.empty()
+    channel.ends(4000)
+    assert client.closed.get(timeout=CEILING).code == 4000
 
 
 def test_a_caller_that_leads_when_the_channel_ends_wakes_the_keeper_at_once(client, line, shy):

@@ -178,6 +178,56 @@ def test_a_watcher_does_not_park_while_a_task_runs(watcher, clock, worker, monke
     worker.await_stuck()
 
 
+class WakeWithACompanion(threading.Event):
+    """An event in whose clearing something else happens: just before the watcher sleeps, and just too late to wake it."""
+
+    def __init__(self, meanwhile):
+        super().__init__()
+        self.meanwhile = meanwhile
+
+    def clear(self):
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        super().clear()
+
+
+def test_a_task_that_begins_while_the_watcher_is_about_to_park_is_told(watcher, clock, worker, monkeypatch):
+    monkeypatch.setattr(module, "_IDLE_LOOKS", 0)
+    begun = threading.Event()
+
+    def begin():
+        watcher.began(worker)
+        begun.set()
+
+    watcher._wake = WakeWithACompanion(begin)
+    other = Worker()
+    watcher.began(other)
+    clock.now += LONG
+    other.await_stuck()
+    assert begun.wait(CEILING)
+    clock.now += LONG
+    worker.await_stuck()
+
+
+def test_a_watcher_that_is_closed_while_it_is_about_to_park_ends(watcher, clock, worker, monkeypatch):
+    monkeypatch.setattr(module, "_IDLE_LOOKS", 0)
+    closing = threading.Thread(target=watcher.close, daemon=True)
+
+    def close():
+        closing.start()
+        assert watcher._wake.wait(CEILING)
+
+    watcher._wake = WakeWithACompanion(close)
+    watcher.began(worker)
+    (thread,) = watchers()
+    clock.now += LONG
+    worker.await_stuck()
+    thread.join(CEILING)
+    assert not thread.is_alive()
+    closing.join(CEILING)
+
+
 def test_close_ends_the_thread_and_may_be_called_again(watcher, clock, worker):
     watcher.began(worker)
     (thread,) = watchers()
