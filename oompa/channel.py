@@ -88,7 +88,8 @@ class Channel:
         self._ping = False
         self._pongs: deque[bytes] = deque(maxlen=1)  # one that a slow peer has not taken yet is replaced
         self._unsent: Optional[Data] = None
-        self._ended: Optional[ChannelClosed] = None
+        self._ended: Optional[CloseFrame] = None  # not the exception: it would keep the frames of whoever it was raised in
+        self._fault = ""
         self._abort_reason: Optional[str] = None
         #: Whether messages can be sent.
         self.is_open = True
@@ -108,12 +109,10 @@ class Channel:
         Raises:
             ChannelClosed: The channel has ended, and everything received before was returned.
         """
-        if self._ended is not None:
-            raise self._ended
         if self._inbound.is_notable:
             self._control(self._inbound)
-            assert self._ended is not None
-            raise self._ended
+        if self._ended is not None:
+            raise ChannelClosed(*self._ended)
         self.is_idle = True
         try:
             if not self._chunks:
@@ -124,11 +123,12 @@ class Channel:
         except BlockingIOError:
             return []
         except (OSError, ValueError) as error:  # ValueError: the descriptor is closed
-            self._end(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or str(error))
+            self._fault = str(error)
+            self._chunks.append(b"")
         self.is_idle = False
         data = self._chunks.pop()
         if not data:
-            self._end(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or "the peer ended the connection without closing")
+            self._lose()
         self.heard_at = time.monotonic()
         inbound = self._inbound
         messages = inbound.feed(data)
@@ -157,9 +157,7 @@ class Channel:
             self._flush()
         if linger:
             self._linger()
-        self.is_open = False
-        self._ended = ChannelClosed(frame.code, frame.reason)
-        self._stream.shutdown()
+        self._end(frame)
 
     def _linger(self) -> None:
         """Read on and throw away: closing with bytes unread resets the connection, and the close frame is lost with it."""
@@ -172,11 +170,17 @@ class Channel:
         except OSError:
             pass
 
-    def _end(self, code: int, reason: str) -> NoReturn:
+    def _lose(self) -> NoReturn:
+        """The stream has come to its end, or failed."""
+        reason = self._abort_reason or self._fault or "the peer ended the connection without closing"
+        lost = CloseFrame(CloseCode.ABNORMAL_CLOSURE, reason)
+        self._end(lost)
+        raise ChannelClosed(*lost)
+
+    def _end(self, how: CloseFrame) -> None:
         self.is_open = False
-        self._ended = ChannelClosed(code, reason)
+        self._ended = how
         self._stream.shutdown()
-        raise self._ended
 
     # Sending: any thread.
 
@@ -262,7 +266,9 @@ class Channel:
         self._stream.close()
 
     def _closed(self) -> ChannelClosed:
-        return self._ended or ChannelClosed(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or "the channel is closing")
+        if self._ended is not None:
+            return ChannelClosed(*self._ended)
+        return ChannelClosed(CloseCode.ABNORMAL_CLOSURE, self._abort_reason or "the channel is closing")
 
     def _has_more(self) -> bool:
         return (bool(self._outbox) or self._control_due) and self._abort_reason is None

@@ -23,7 +23,7 @@ from .emitter import Emitter
 from .frames import Message
 from .messages import ERR, MISSING, Reply, Request, UnreadableRequest, read_request
 from .pipeline import Pipeline
-from .policy import CloseCode
+from .policy import ORDERLY_CODES, CloseCode
 from .watcher import PATIENCE, Watcher
 
 #: How often a thread that stands in for home looks whether home is free again, in seconds.
@@ -42,6 +42,18 @@ class _Worker:
     def stuck(self) -> None:
         """Called by the watcher: the task of this worker takes long."""
         self._stuck(self)
+
+
+class _ClosingHandshake:
+    """A closing handshake as the watcher knows it: something that may take long."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    def stuck(self) -> None:
+        """Called by the watcher: the peer does not complete it."""
+        if self._connection.is_live:
+            self._connection.abort("the peer did not complete the closing handshake within close_timeout")
 
 
 class Connection:
@@ -95,7 +107,7 @@ class Connection:
         self._queued_size = 0
         self._inbox: list[Message] = []
         self._draining = False
-        self._closing_since: Optional[float] = None
+        self._closing: Optional[_ClosingHandshake] = None
         self._ended = False
         channel.set_tick(ping_interval)
 
@@ -110,10 +122,12 @@ class Connection:
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Start the closing handshake, from any thread, without waiting; after ``close_timeout`` the connection is cut."""
         self._channel.close(code, reason)
-        if not self._ended:
-            timer = threading.Timer(self._close_timeout, self._cut)
-            timer.daemon = True
-            timer.start()
+        with self._changed:
+            if self._closing is not None or self._ended:
+                return
+            self._closing = _ClosingHandshake(self)
+            self._changed.notify_all()  # the leader may be waiting for room in the queue
+        self._watcher.began(self._closing, self._close_timeout)
 
     def abort(self, reason: str) -> None:
         """End the connection without a handshake, from any thread."""
@@ -127,24 +141,12 @@ class Connection:
             self._draining = True
             is_idle = not self._running and not self._queue
         if is_idle:
-            self._close_drained()
+            self.close()
 
     @property
     def is_live(self) -> bool:
         """Whether the connection has not ended; a task of it may still run when it has."""
         return not self._ended
-
-    def hurry(self, now: float, deadline: float) -> None:
-        """Close after ``deadline`` whether tasks run or not, and cut a peer that does not complete the handshake."""
-        if now >= deadline:
-            self._close_drained()
-        if self._closing_since is not None and now >= self._closing_since + self._close_timeout:
-            self._cut()
-
-    def _close_drained(self) -> None:
-        if self._closing_since is None:
-            self._closing_since = monotonic()
-            self._channel.close(CloseCode.NORMAL_CLOSURE)
 
     def serve(self) -> None:
         """Read, run and reply until the connection has ended and the calling thread's own task is over."""
@@ -191,7 +193,8 @@ class Connection:
                 if not self._inbox:
                     self._channel.check(monotonic())
         except ChannelClosed as closed:
-            self._logger.debug("connection to %s ended: %s", self.remote_address, str(closed))
+            level = logging.DEBUG if closed.code in ORDERLY_CODES else logging.INFO
+            self._logger.log(level, "connection to %s ended: %s", self.remote_address, str(closed))
             self._end()
         except BaseException:
             self._logger.exception("a defect of oompa: the connection to %s failed", self.remote_address)
@@ -202,11 +205,13 @@ class Connection:
 
     def _accept(self, me: _Worker, message: Message) -> None:
         """Run what a message asks for, or queue it; then what waits in the queue, if anything."""
+        request: Optional[Request] = None
         try:
-            request: Optional[Request] = read_request(self._codec, message, self)
+            request = read_request(self._codec, message, self)
         except UnreadableRequest as error:
-            return self._reply(Reply(ERR, error.id, error=str(error)))
-        assert request is not None
+            unreadable = Reply(ERR, error.id, error=str(error))
+        if request is None:
+            return self._reply(unreadable)
         if not self._admit(me, request, len(message)):
             return
         while request is not None:
@@ -231,10 +236,11 @@ class Connection:
         self._reply(reply)
 
     def _admit(self, me: _Worker, request: Request, size: int) -> bool:
-        """Whether to run a request now. Otherwise it is queued, or dropped as a copy or because of draining."""
+        """Whether to run a request now. Otherwise it is queued, or dropped: as a copy, or because this end closes, and
+        the client sends it again on its next connection."""
         key = (request.type, request.id)
         with self._state:
-            if self._draining:
+            if self._draining or self._closing is not None:
                 return False
             if self._running or self._queue:
                 if self._is_copy_locked(key):
@@ -269,7 +275,7 @@ class Connection:
                 return request
             is_drained = self._draining and not self._running
         if is_drained:
-            self._close_drained()
+            self.close()
         return None
 
     def _reply(self, reply: Reply) -> None:
@@ -328,8 +334,6 @@ class Connection:
             self._ended = True
             self._queue.clear()
             self._changed.notify_all()
+        if self._closing is not None:
+            self._watcher.ended(self._closing)
         self._emitter.emit("terminated", self)
-
-    def _cut(self) -> None:
-        if not self._ended:
-            self.abort("the peer did not complete the closing handshake within close_timeout")

@@ -7,6 +7,7 @@ Requests with the same timeout share a *lane*, a dict in the order of their dead
 one cost the same however many are pending, and the next deadline is at the head of some lane.
 """
 
+from copy import copy
 from typing import Any, Iterator, NamedTuple, Optional, Union
 
 from .errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending
@@ -205,8 +206,9 @@ class Exchange:
         return pending
 
     def _fail(self, failed: list[Pending], error: OompaError) -> list[Effect]:
+        """Each gets an error of its own: one that many threads raise would gather the frames of them all."""
         for pending in failed:
             self._remove(pending.id)
             if self._tolerance is not None:
                 self._tolerance.settled(timed_out=False)
-        return [Settle(pending, error) for pending in failed]
+        return [Settle(pending, copy(error)) for pending in failed]

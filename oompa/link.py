@@ -28,7 +28,7 @@ from .errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError
 from .exchange import Effect, Exchange, Pending, Reconnect, Send
 from .frames import Message
 from .messages import MISSING, OK, RequestWriter, read_reply
-from .opening import Address, BadCertificate, ClientOpening
+from .opening import Address, ClientOpening, NotTrusted
 from .options import seconds
 from .policy import BLAMING_CODES, Backoff, CloseCode, Tolerance, is_refusal
 from .streams import stream_of
@@ -300,7 +300,7 @@ class Link:
             if self._refusal is not None:
                 return
             effects = self._exchange.refused(error) if is_refusal(error.status) else []
-        if is_refusal(error.status) or isinstance(error, BadCertificate):
+        if is_refusal(error.status) or isinstance(error, NotTrusted):
             self._backoff.refused(monotonic())
         self._logger.warning("%s", str(error))
         self._perform(effects, None)

@@ -150,36 +150,45 @@ def parse_url(url: str) -> Address:
     """Take a WebSocket URL apart. Raises ValueError for anything else."""
     if not isinstance(url, str):
         raise ValueError(f"the URL must be a string such as 'ws://localhost:9000', not {url!r}")
+    shown = _without_secrets(url)
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{url!r} is no WebSocket URL: {error}") from None
+    except ValueError:  # its text may show a part of a password
+        parts, port = urlsplit(""), 0
     if parts.scheme not in ("ws", "wss") or not parts.hostname or port == 0:
-        raise ValueError(f"{url!r} is no WebSocket URL; it must look like 'ws://localhost:9000' or 'wss://example.com/path'")
+        raise ValueError(f"{shown!r} is no WebSocket URL; it must look like 'ws://localhost:9000' or 'wss://example.com/path'")
     if parts.fragment:
-        raise ValueError(f"{url!r} is no WebSocket URL: it may not have a fragment")
+        raise ValueError(f"{shown!r} is no WebSocket URL: it may not have a fragment")
     if any(character <= " " or character == "\x7f" for character in url):
-        raise ValueError(f"{url!r} is no WebSocket URL: it may not have spaces or control characters")
+        raise ValueError(f"{shown!r} is no WebSocket URL: it may not have spaces or control characters")
     is_secure = parts.scheme == "wss"
     url = f"{parts.scheme}{url[len(parts.scheme):]}"  # in lower case, as websocket-client wants it
     return Address(url, parts.hostname, port or (443 if is_secure else 80), is_secure)
+
+
+def _without_secrets(url: str) -> str:
+    """A URL as an error may show it: without user, password and query."""
+    return re.sub("//[^/?#]*@", "//***@", url.partition("?")[0])
 
 
 _PROXY_TYPES = ("http", "socks4", "socks4a", "socks5", "socks5h")
 
 
 def proxy_options(proxy: Optional[str]) -> dict[str, Any]:
-    """What websocket-client calls the parts of a proxy URL. Raises ValueError for no proxy URL."""
+    """What websocket-client calls the parts of a proxy URL. Raises ValueError, or TypeError, for no proxy URL."""
     if proxy is None:
         return {}
+    if not isinstance(proxy, str):
+        raise TypeError(f"proxy must be a URL such as 'http://proxy.example:3128', not {proxy!r}")
+    shown = _without_secrets(proxy)
     try:
         parts = urlsplit(proxy)
         port = parts.port
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{proxy!r} is no proxy URL: {error}") from None
+    except ValueError:
+        parts, port = urlsplit(""), 0
     if parts.scheme not in _PROXY_TYPES or not parts.hostname or not port:
-        raise ValueError(f"{proxy!r} is no proxy URL; it must look like 'http://user:password@proxy.example:3128'")
+        raise ValueError(f"{shown!r} is no proxy URL; it must look like 'http://user:password@proxy.example:3128'")
     options: dict[str, Any] = {
         "http_proxy_host": parts.hostname,
         "http_proxy_port": port,
@@ -198,8 +207,8 @@ class Opened(NamedTuple):
     received: bytes
 
 
-class BadCertificate(ConnectionLost):
-    """The certificate of the server was not accepted; trying again soon is pointless."""
+class NotTrusted(ConnectionLost):
+    """A certificate was not accepted, or a proxy does not let this client through: trying again soon is pointless."""
 
 
 class _HandshakeSocket:
@@ -286,7 +295,7 @@ class ClientOpening:
         are. Through a SOCKS proxy the timeout holds for each step.
 
         Raises:
-            BadCertificate: The server's certificate was not accepted.
+            NotTrusted: A certificate or what a proxy asks for is not in order.
             ConnectionLost: Anything else that kept the connection from opening; ``status`` tells a refusal's HTTP status.
         """
         try:
@@ -295,14 +304,17 @@ class ClientOpening:
             self._close()
             message = f"{self._address.shown} answered the handshake with status {error.status_code}{_body_of(error)}"
             raise ConnectionLost(message, status=error.status_code) from error
+        except NotTrusted:
+            self._close()
+            raise
         except ssl.SSLCertVerificationError as error:
             self._close()
-            raise BadCertificate(f"the certificate of {self._address.host} is not accepted: {error.verify_message}") from error
+            raise NotTrusted(f"the certificate of {self._address.host} is not accepted: {error.verify_message}") from error
         except (websocket.WebSocketException, OSError, ValueError) as error:
             self._close()
             if isinstance(error, ssl.SSLError) and _CERTIFICATE_ALERT.search(error.reason or ""):
                 problem = f"{self._address.host} does not accept the certificate of this client: {error.reason}"
-                raise BadCertificate(problem) from error
+                raise NotTrusted(problem) from error
             raise ConnectionLost(f"{self._address.shown} cannot be reached: {error or type(error).__name__}") from error
 
     def abort(self) -> None:
@@ -347,8 +359,12 @@ class ClientOpening:
                 raise ConnectionError("the proxy ended the connection")
             answer += piece
         status = answer.split(b" ", 2)[1:2]
-        if status != [b"200"] or shaking.received:
-            raise ConnectionError(f"the proxy answered CONNECT with {answer.splitlines()[0].decode(errors='replace')!r}")
+        if status == [b"200"] and not shaking.received:
+            return
+        problem = f"the proxy answered CONNECT with {answer.splitlines()[0].decode(errors='replace')!r}"
+        if status in ([b"403"], [b"407"]):
+            raise NotTrusted(problem)
+        raise ConnectionError(problem)
 
     def _connect(self, host: str, port: int, deadline: float) -> socket.socket:
         """Try the addresses of a host in order, all under one deadline (websocket-client gives each its own)."""

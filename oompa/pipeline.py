@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Callable, Mapping, Optional
 
 from .codec import NOT_JSON, Codec, is_longer
-from .errors import HealthcheckFailed, TaskError
+from .errors import HealthcheckFailed, TaskError, printable
 from .messages import ERR, OK, PING, Reply, Request, describe, write_reply
 from .schema import Factory
 
@@ -151,12 +151,13 @@ class Pipeline:
         return _value_of(factory(request.payload))
 
     def _report(self, request: Request, error: BaseException) -> str:
-        if self._expose_errors:
-            self._logger.error("task %r raised", request.type, exc_info=error)
-            return describe(error)
-        error_id = secrets.token_hex(8)
-        self._logger.error("task %r raised (error id %s)", request.type, error_id, exc_info=error)
-        return f"Internal error, id {error_id}"
+        error_id = None if self._expose_errors else secrets.token_hex(8)
+        mark = "" if error_id is None else f" (error id {error_id})"
+        if request.type == PING and PING not in self._schema:  # a state rather than a fault: no traceback at each ping
+            self._logger.warning("the healthcheck failed%s: %s", mark, printable(describe(error)))
+        else:
+            self._logger.error("task %r raised%s", request.type, mark, exc_info=error)
+        return describe(error) if error_id is None else f"Internal error, id {error_id}"
 
 
 def _check_schema(schema: Mapping[str, Factory]) -> None:

@@ -33,6 +33,9 @@ BLAMING_CODES = frozenset(
     }
 )
 
+#: Codes of a peer that is done: there is nothing to look into.
+ORDERLY_CODES = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RECEIVED})
+
 #: HTTP statuses of the 4xx class that may pass on their own (:rfc:`9110`, :rfc:`8470`, :rfc:`6585`).
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
 

@@ -99,8 +99,6 @@ class Server(Listenable):
         self._write_timeout = options.seconds("write_timeout", write_timeout)
         self._close_timeout = options.seconds("close_timeout", close_timeout)
         self._drain_timeout = options.seconds("drain_timeout", drain_timeout)
-        if isinstance(origins, str):
-            raise TypeError(f"origins must be a list of origins, such as [{origins!r}]")
         self._codec = codec_named(codec)
         self._emitter = Emitter(("connection", "terminated", "error", "reply", "stale"), _logger)
         self._pipeline = Pipeline(
@@ -117,7 +115,7 @@ class Server(Listenable):
             options.route("health_path", health_path),
             disconnect_token,
             authenticate,
-            None if origins is None else frozenset(origins),
+            _origins(origins),
         )
         self._watcher = Watcher()
         self._slow_types: set[str] = set()
@@ -349,8 +347,9 @@ class Server(Listenable):
         pause = threading.Event()
         while (connections := self.connections) or self._places:
             now = monotonic()
-            for connection in connections:
-                connection.hurry(now, deadline)
+            if now >= deadline:
+                for connection in connections:
+                    connection.close()
             is_late = now > deadline + self._close_timeout
             if is_late and not any(connection.is_live for connection in connections):
                 return  # what is left are tasks that do not end; their threads are daemons
@@ -361,3 +360,10 @@ class Server(Listenable):
 
     def _unhealthy(self, error: BaseException) -> None:
         self._emitter.emit("error", error)
+
+
+def _origins(origins: Optional[Iterable[str]]) -> Optional[frozenset[str]]:
+    found = None if origins is None else list(origins)
+    if isinstance(origins, str) or not all(isinstance(origin, str) for origin in found or ()):
+        raise TypeError(f"origins must be a list of strings, such as ['https://example.com'], not {origins!r}")
+    return None if found is None else frozenset(found)

@@ -154,7 +154,7 @@ class Turns:
             self._leads += 1
             if closed is not None:
                 self._channel = None
-                self._lost = closed
+                self._lost = closed.with_traceback(None)  # the frames of a caller are its own
             while self._line and self._channel is not None and heir is None:
                 heir = self._line.popleft()
                 if heir.call.is_settled:

@@ -1,8 +1,8 @@
-"""Finds tasks that take long, so that fast ones need no hand-off to a pool.
+"""Finds what takes long: tasks, so that fast ones need no hand-off to a pool, and closing handshakes.
 
 One thread looks every few milliseconds at what is running, while anything has been running lately; idle, it is parked.
-``_busy`` maps each worker to the start of its task. Its operations are single dict operations, atomic in CPython, so the
-hot path takes no lock here. ``_lock`` guards the thread's coming and going.
+``_busy`` maps each worker to the time from which on it takes long. Its operations are single dict operations, atomic in
+CPython, so the hot path takes no lock here. ``_lock`` guards the thread's coming and going.
 """
 
 import threading
@@ -17,14 +17,14 @@ _IDLE_LOOKS = 200
 
 
 class Worker(Protocol):
-    """Something that runs tasks one at a time."""
+    """Something that does one thing at a time."""
 
     def stuck(self) -> None:
-        """Its task has been running for ``PATIENCE`` seconds; called at most once a task, on the watcher's thread."""
+        """What it does takes long; called at most once for each ``began``, on the watcher's thread."""
 
 
 class Watcher:
-    """Calls ``stuck`` of workers whose task takes long. The thread starts at the first task and ends at ``close``."""
+    """Calls ``stuck`` of workers that take long. The thread starts when the first one begins and ends at ``close``."""
 
     def __init__(self) -> None:
         self._busy: dict[Worker, float] = {}
@@ -34,14 +34,14 @@ class Watcher:
         self._closing = threading.Event()
         self._parked = True
 
-    def began(self, worker: Worker) -> None:
-        """``worker`` starts a task."""
-        self._busy[worker] = monotonic()
+    def began(self, worker: Worker, patience: float = PATIENCE) -> None:
+        """``worker`` starts what may take ``patience`` seconds."""
+        self._busy[worker] = monotonic() + patience
         if self._parked:
             self._unpark()
 
     def ended(self, worker: Worker) -> None:
-        """The task of ``worker`` is over."""
+        """What ``worker`` did is over."""
         self._busy.pop(worker, None)
 
     def close(self) -> None:
@@ -69,8 +69,8 @@ class Watcher:
         idle_looks = 0
         while not self._closing.wait(PATIENCE):
             now = monotonic()
-            for worker, began in list(self._busy.items()):
-                if now - began >= PATIENCE and self._busy.pop(worker, None) is not None:
+            for worker, due in list(self._busy.items()):
+                if now >= due and self._busy.pop(worker, None) is not None:
                     worker.stuck()
             idle_looks = 0 if self._busy else idle_looks + 1
             if idle_looks > _IDLE_LOOKS:

@@ -13,6 +13,7 @@ from flask import Blueprint, Request, Response, request
 from werkzeug.datastructures import Headers
 
 from .errors import printable
+from .messages import describe
 from .opening import Accepted, BadHandshake, accept, check_handshake, wants_websocket
 
 #: Seconds after which a refused client may try again.
@@ -65,11 +66,11 @@ def blueprint(name: str, host: Host, options: WebOptions, logger: logging.Logger
     """The routes of a server, for any Flask application."""
 
     def health() -> Response:
-        return _health(host)
+        return _health(host, logger)
 
     def websocket() -> Response:
         if not wants_websocket(request.environ):
-            return _health(host)
+            return _health(host, logger)
         return upgrade(request, host, options, logger)
 
     def disconnect() -> Response:
@@ -92,12 +93,13 @@ def _text(text: str, status: int, headers: Optional[dict[str, str]] = None) -> R
     return Response(text, status, headers, mimetype="text/plain")
 
 
-def _health(host: Host) -> Response:
+def _health(host: Host, logger: logging.Logger) -> Response:
     if host.is_draining():
         return _text("draining", 503, {"Retry-After": str(RETRY_AFTER)})
     try:
         host.check_health()
-    except BaseException:  # the server's error event has it
+    except BaseException as error:
+        logger.warning("the healthcheck failed: %s", printable(describe(error)))
         return _text("error", 500)
     return _text("ok", 200)
 

@@ -209,6 +209,12 @@ def test_expose_errors_off_hides_what_middleware_and_healthcheck_raise(serve, co
         assert error.error.split()[-1] in caplog.text
 
 
+@pytest.mark.parametrize("origins", [b"https://one.example", [b"https://one.example"], [None]])
+def test_origins_that_are_no_strings_are_refused(origins):
+    with pytest.raises(TypeError, match="origins must be a list of strings"):
+        Server({}, origins=origins)
+
+
 def test_origins_that_are_one_string_are_refused():
     with pytest.raises(TypeError):
         Server({}, origins="https://one.example")

@@ -286,6 +286,25 @@ def test_handler_that_raises_leaves_one_traceback(serve, connect, records):
     assert records("oompa.client") == []  # the caller has the error
 
 
+@pytest.mark.parametrize("expose_errors", [True, False])
+def test_failing_healthcheck_leaves_a_line_each_time_it_is_asked(serve, connect, records, expose_errors):
+    def healthcheck():
+        raise LookupError("no database\nWARNING forged")
+
+    server = serve({}, healthcheck, expose_errors=expose_errors)
+    with pytest.raises(RemoteError) as answer:
+        connect(server).ping().result(CEILING)
+    with RawPeer(server.port) as peer:
+        peer.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert peer.response().status == 500
+    lines = records("oompa.server", logging.WARNING)
+    assert [record.levelno for record in lines] == [logging.WARNING] * 2
+    for record in lines:
+        assert "the healthcheck failed" in record.getMessage() and "LookupError: no database" in record.getMessage()
+        assert record.getMessage().isprintable() and not record.exc_info
+    assert expose_errors or answer.value.error.rpartition(" ")[2] in lines[0].getMessage()
+
+
 def test_what_a_client_did_wrong_and_what_a_task_says_leave_no_traceback(serve, connect, records):
     def refuse(payload):
         raise TaskError({"code": 12})

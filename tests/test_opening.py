@@ -145,7 +145,6 @@ def test_a_proxy_that_was_asked_for_has_no_exceptions_from_the_environment(monke
         "http://proxy.example:0",
         "http://proxy.example:99999",
         "http://[::1:3128",
-        3128,
     ],
     ids=repr,
 )
@@ -153,6 +152,22 @@ def test_anything_else_is_a_value_error_that_shows_the_proxy(proxy):
     with pytest.raises(ValueError) as refusal:
         proxy_options(proxy)
     assert f"{proxy!r} is no proxy URL" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://ann:s3cret@host/?key=s3cret", "http://ann:s3cret@:3128", "wss://ann:s3cret@host:x/", "ws://a:s3cret@h/#x"]
+)
+@pytest.mark.parametrize("parse", [parse_url, proxy_options])
+def test_errors_about_urls_show_no_secrets(parse, url):
+    with pytest.raises(ValueError, match=r"is no (WebSocket|proxy) URL") as refusal:
+        parse(url)
+    assert "s3cret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("proxy", [3128, b"http://proxy.example:3128", ("proxy.example", 3128)])
+def test_proxy_that_is_no_string_is_a_type_error(proxy):
+    with pytest.raises(TypeError, match="proxy must be a URL"):
+        proxy_options(proxy)
 
 
 # Upgrade requests.

@@ -645,6 +645,30 @@ def test_connection_close_closes_one_client(serve, peer):
         assert (closed.close_code, closed.payload[2:]) == (4000, b"enough")
 
 
+def test_connections_whose_peers_do_not_complete_the_closing_handshake_are_cut_by_one_thread(serve, peer):
+    server = serve(close_timeout=0.3)
+    silent = [peer(server) for _ in range(20)]
+    wait_until(lambda: len(server.connections) == 20)
+    before = threading.active_count()
+    assert server.disconnect() == 20
+    server.disconnect()
+    assert threading.active_count() <= before + 1
+    assert all(each.message().close_code == 1000 for each in silent)
+    wait_until(lambda: not server.connections)
+    assert all(each.ends() for each in silent)
+
+
+def test_request_that_crosses_a_close_is_not_run_for_it_is_sent_again(serve, peer):
+    ran = []
+    server = serve({"NOTE": ran.append})
+    talking = peer(server)
+    wait_until(lambda: server.connections)
+    server.disconnect()
+    ask(talking, {"type": "NOTE", "payload": 1, "id": 1})
+    assert talking.ending().close_code == 1000
+    assert ran == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_drains_and_returns_on_a_signal(number):
     process = subprocess.Popen(
