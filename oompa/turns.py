@@ -5,7 +5,8 @@ its own reply is there it passes the lead to another waiting caller, or leaves i
 thread, takes the lead when it has been free for a few milliseconds, so pings, closing and replies that nobody waits for
 are read as well, and steps down when a caller waits.
 
-``_lock`` guards the leader, the line of waiting callers and whether there is something to read. Wakers are released and
+``_lock`` guards the leader, the line of waiting callers, whether there is something to read and whether the keeper sleeps.
+Wakers are released and
 reading happens outside it. Every waker a thread sleeps on is released by: a leader that steps down in its favour, the
 settling of its call, or a timeout.
 """
@@ -19,13 +20,13 @@ from .call import Call, release
 from .channel import Channel, ChannelClosed
 from .frames import Message
 
-#: Seconds the lead stays free before the keeper takes it; also how often the parked keeper looks.
+#: Seconds the lead stays free before the keeper takes it; also how often the parked keeper looks while the lead changes.
 STALE = 0.005
 
 #: Seconds of silence after which a leading caller looks whether its call was settled elsewhere.
 TICK = 0.02
 
-#: Seconds after which a sleeping caller looks around though nobody woke it: a signal handler may have interrupted the thread
+#: Seconds after which a sleeping thread looks around though nobody woke it: a signal handler may have interrupted the thread
 #: that was about to.
 _LOOK = 1.0
 
@@ -60,6 +61,7 @@ class Turns:
         self._line: deque[_Waiter] = deque()
         self._leads = 0
         self._lost: Optional[ChannelClosed] = None
+        self._keeper_sleeps = False
         self._keeper_waker = threading.Lock()
         self._keeper_waker.acquire()
 
@@ -111,18 +113,22 @@ class Turns:
         self._step_down(None)
 
     def _park(self) -> Optional[ChannelClosed]:
-        """Let callers read until the lead is free and stale, and take it; or until the channel has ended, and tell how."""
+        """Let callers read until the lead is free and stale, and take it; or until the channel has ended, and tell how.
+
+        While one caller leads for long the keeper sleeps; a lead that is left free wakes it.
+        """
         leads = -1
         while True:
             with self._lock:
-                if self._leader is None:
-                    if self._lost is not None:
-                        return self._lost
-                    if self._leads == leads:
-                        self._leader = self
-                        return None
-                    leads = self._leads
-            self._keeper_waker.acquire(timeout=STALE)
+                if self._leader is None and self._lost is not None:
+                    return self._lost
+                is_stale = self._leads == leads
+                if self._leader is None and is_stale:
+                    self._leader = self
+                    return None
+                self._keeper_sleeps = is_stale
+                leads = self._leads
+            self._keeper_waker.acquire(timeout=_LOOK if is_stale else STALE)
 
     def _lead(self, me: _Waiter, deadline: Optional[float]) -> None:
         """Read until the call is settled, its time is over or the channel ends."""
@@ -160,9 +166,10 @@ class Turns:
                 if heir.call.is_settled:
                     heir = None
             self._leader = heir
+            wakes_keeper = heir is None and self._keeper_sleeps
         if heir is not None and heir.waker is not None:
             release(heir.waker)
-        elif closed is not None:
+        elif closed is not None or wakes_keeper:
             release(self._keeper_waker)
 
     def _sleep(self, me: _Waiter, deadline: Optional[float]) -> None:

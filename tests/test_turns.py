@@ -283,6 +283,17 @@ def test_a_caller_that_finds_the_lead_free_reads_at_once(client, line, shy):
     assert client.applied[-1] == ("c", "caller of c")
 
 
+def test_the_keeper_sleeps_while_one_caller_reads_for_long_and_wakes_when_the_lead_is_free(client, line, monkeypatch):
+    monkeypatch.setattr(module, "_LOOK", 10 * CEILING)
+    channel = client.keep()
+    line("a", "b")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    wait_until(lambda: client.turns._keeper_sleeps)
+    channel.replies(("b", 2))
+    channel.await_reader("keeper")
+
+
 def test_a_leader_passes_the_lead_to_the_next_in_line(client, line, shy):
     channel = client.keep()
     callers = line("a", "b", "c", "d")
