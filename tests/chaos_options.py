@@ -3,7 +3,7 @@
 import pytest
 
 SEEDS = range(20)  # the seeds of a run that names none
-SECONDS = 1.5  # how long the faults of one seed last
+SECONDS = 2.0  # how long the faults of one seed last
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
