@@ -18,6 +18,13 @@ def pytest_addoption(parser):
     """Let runs that take minutes be asked for."""
     chaos_options.pytest_addoption(parser)
     parser.addoption("--leaks", action="store_true", help="run the leak test, which takes minutes")
+    parser.addoption("--codec", default="json", help="the codec of servers and clients that name none (default: %(default)s)")
+
+
+def pytest_configure(config):
+    """Let every test run with either codec."""
+    for facade in (Client, Server):
+        facade.__init__.__kwdefaults__["codec"] = config.getoption("--codec")
 
 
 def wait_until(condition, ceiling=CEILING):
