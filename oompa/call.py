@@ -92,7 +92,7 @@ class Call(Future):  # type: ignore[type-arg]
 
     def cancel(self) -> bool:
         """Give the call up: it is never sent again and its reply is dropped. True unless it is done already."""
-        if self._finish(CANCELLED_AND_NOTIFIED, None, None):
+        if self.settle(state=CANCELLED_AND_NOTIFIED):
             self._driver.forget(self)
         return self._state == CANCELLED_AND_NOTIFIED
 
@@ -104,21 +104,8 @@ class Call(Future):  # type: ignore[type-arg]
                 return
         self._driver.run_later(fn, self)
 
-    def settle(self, result: Any = None, error: Optional[BaseException] = None) -> bool:
+    def settle(self, result: Any = None, error: Optional[BaseException] = None, state: str = FINISHED) -> bool:
         """Set the result or the error, unless the call is done already; returns whether it was not."""
-        return self._finish(FINISHED, result, error)
-
-    def add_waker(self, waker: threading.Lock) -> None:
-        """Release ``waker`` when the call is settled. Look at ``is_settled`` afterwards: it may be already."""
-        with self._condition:
-            self._wakers = (*self._wakers, waker)
-
-    def remove_waker(self, waker: threading.Lock) -> None:
-        """Forget ``waker``."""
-        with self._condition:
-            self._wakers = tuple(each for each in self._wakers if each is not waker)
-
-    def _finish(self, state: str, result: Any, error: Optional[BaseException]) -> bool:
         with _making:
             condition = self._made
             if condition is None:  # nobody waits but in wait_for, and nobody can begin to
@@ -132,6 +119,16 @@ class Call(Future):  # type: ignore[type-arg]
             release(waker)
         self._hand_over(self._done_callbacks)
         return is_first
+
+    def add_waker(self, waker: threading.Lock) -> None:
+        """Release ``waker`` when the call is settled. Look at ``is_settled`` afterwards: it may be already."""
+        with self._condition:
+            self._wakers = (*self._wakers, waker)
+
+    def remove_waker(self, waker: threading.Lock) -> None:
+        """Forget ``waker``."""
+        with self._condition:
+            self._wakers = tuple(each for each in self._wakers if each is not waker)
 
     def _hand_over(self, callbacks: list[Callback]) -> None:
         """Post each callback once, whoever else is about to; the list has stopped growing."""

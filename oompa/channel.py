@@ -8,8 +8,8 @@ inherits ``_writing`` and ends when the outbox is empty.
 """
 
 import threading
-import time
 from collections import deque
+from time import monotonic
 from typing import NoReturn, Optional, Protocol
 
 from . import frames
@@ -67,7 +67,7 @@ class Channel:
         close_timeout: float,
         received: bytes = b"",
     ) -> None:
-        self.heard_at = time.monotonic()
+        self.heard_at = monotonic()
         #: False from the moment bytes have left the socket until their messages are dealt with: a thread that is
         #: interrupted meanwhile must abort the channel, for they may be lost.
         self.is_idle = True
@@ -109,10 +109,9 @@ class Channel:
         Raises:
             ChannelClosed: The channel has ended, and everything received before was returned.
         """
-        if self._inbound.is_notable:
-            self._control(self._inbound)
-        if self._ended is not None:
-            raise ChannelClosed(*self._ended)
+        inbound = self._inbound
+        if inbound.is_notable:
+            self._tell_end(inbound)
         self.is_idle = True
         try:
             if not self._chunks:
@@ -129,13 +128,18 @@ class Channel:
         data = self._chunks.pop()
         if not data:
             self._lose()
-        self.heard_at = time.monotonic()
-        inbound = self._inbound
+        self.heard_at = monotonic()
         messages = inbound.feed(data)
         # A violation waits until the messages before it are dealt with: they may still be answered.
         if inbound.is_notable and not (messages and inbound.failure is not None):
             self._control(inbound)
         return messages
+
+    def _tell_end(self, inbound: Inbound) -> None:
+        if self._ended is None:
+            self._control(inbound)
+        if self._ended is not None:
+            raise ChannelClosed(*self._ended)
 
     def _control(self, inbound: Inbound) -> None:
         inbound.is_notable = False
@@ -162,9 +166,9 @@ class Channel:
     def _linger(self) -> None:
         """Read on and throw away: closing with bytes unread resets the connection, and the close frame is lost with it."""
         self._stream.end_writing()
-        deadline = time.monotonic() + self._close_timeout
+        deadline = monotonic() + self._close_timeout
         try:
-            while (left := deadline - time.monotonic()) > 0 and self._stream.wait_readable(left):
+            while (left := deadline - monotonic()) > 0 and self._stream.wait_readable(left):
                 if not self._stream.recv(_READ_SIZE):
                     return
         except OSError:
@@ -180,6 +184,7 @@ class Channel:
     def _end(self, how: CloseFrame) -> None:
         self.is_open = False
         self._ended = how
+        self._inbound.is_notable = True  # the next ``receive`` tells
         self._stream.shutdown()
 
     # Sending: any thread.
@@ -193,8 +198,11 @@ class Channel:
         with self._writing:
             if not self.is_open:
                 raise self._closed()
-            self._outbox.append((text, None))
-            self._drain(True)
+            if self._outbox or self._control_due or self._unsent is not None:
+                self._outbox.append((text, None))
+                self._drain(True)
+            elif not self._push(self._framing.text(text)):
+                self._drain(True)
         if self._abort_reason is not None:
             raise self._closed()
         if self._control_due:
@@ -209,10 +217,23 @@ class Channel:
         Raises:
             ChannelClosed: The channel is closing or gone.
         """
-        if not self.is_open:
-            raise self._closed()
-        self._outbox.append((text, waiting))
-        self._flush()
+        if self._outbox or self._control_due or not self._writing.acquire(False):
+            if not self.is_open:
+                raise self._closed()
+            self._outbox.append((text, waiting))
+            return self._flush()
+        try:
+            if not self.is_open:  # looked at under the lock: nothing follows a close frame
+                raise self._closed()
+            is_done = self._push(self._framing.text(text))
+        except BaseException:
+            self._writing.release()
+            raise
+        if not is_done:
+            return self._hand_to_writer()
+        self._writing.release()
+        if self._outbox or self._control_due:
+            self._flush()
 
     @property
     def is_stalled(self) -> bool:
@@ -304,36 +325,47 @@ class Channel:
 
     def _drain(self, wait: bool) -> bool:
         """Write what waits; False when the peer is slow and ``wait`` is not set. A fault aborts. Needs ``_writing``."""
-        stream = self._stream
         try:
             while self._abort_reason is None:
-                if self._close_written and self._unsent is None:
+                if self._unsent is not None:
+                    if not wait:
+                        return False
+                    if not self._stream.wait_writable(self._write_timeout):
+                        raise TimeoutError(f"a write stood still for {self._write_timeout} s")
+                elif self._close_written:
                     self._outbox.clear()  # nothing follows a close frame (:rfc:`6455#section-5.5.1`)
                 data = self._unsent or self._next_write()
-                if data is None:
-                    if self._outbox or self._control_due:
-                        continue
+                if data is not None:
+                    self._push(data)
+                if self._unsent is None and not self._outbox and not self._control_due:
                     break
-                try:
-                    sent = stream.send(data)
-                except BlockingIOError:
-                    sent = 0
-                if sent == len(data):
-                    self._unsent = None
-                    if self._outbox or self._control_due:
-                        continue
-                    break
-                self._unsent = memoryview(data)[sent:]
-                if not wait:
-                    return False
-                if not stream.wait_writable(self._write_timeout):
-                    raise TimeoutError(f"a write stood still for {self._write_timeout} s")
-        except (OSError, ValueError) as error:  # ValueError: the descriptor is closed
-            self.abort(str(error) or type(error).__name__)
-        except BaseException:  # a signal handler raised: nobody knows how much was written
+        except (OSError, ValueError) as error:
+            self._fail_writing(error)
+        except BaseException:
             self.abort("interrupted while writing")
             raise
         return True
+
+    def _push(self, data: Data) -> bool:
+        """Write what the kernel takes; False when that was not all, and ``_unsent`` has the rest. Needs ``_writing``."""
+        try:
+            sent = self._stream.send(data)
+        except BlockingIOError:
+            sent = 0
+        except (OSError, ValueError) as error:
+            self._fail_writing(error)
+            return True
+        except BaseException:  # a signal handler raised: nobody knows how much was written
+            self.abort("interrupted while writing")
+            raise
+        if sent == len(data):
+            self._unsent = None
+            return True
+        self._unsent = memoryview(data)[sent:]
+        return False
+
+    def _fail_writing(self, error: Exception) -> None:
+        self.abort(str(error) or type(error).__name__)  # ValueError: the descriptor is closed
 
     def _next_write(self) -> Optional[bytes]:
         """The next frames to write, None for none. Needs ``_writing``."""

@@ -91,12 +91,12 @@ def _is_plain(value: Any) -> bool:
     kind = type(value)
     if kind in _SCALARS:
         return True
-    if kind is float:
-        return math.isfinite(value)
     if kind is dict:
         if not _KEYS.issuperset(map(type, value)):
             return False
         value = value.values()
+    elif kind is float:
+        return math.isfinite(value)
     elif kind is not list and kind is not tuple:
         return False
     return _SCALARS.issuperset(map(type, value)) or all(map(_is_plain, value))
@@ -108,8 +108,9 @@ def is_longer(value: Any, limit: int) -> bool:
     A list that holds one string a thousand times takes little memory itself, but its text may take a gigabyte, and encoding
     it stops every thread meanwhile.
     """
-    if type(value) is str:
-        return len(value) > limit
+    kind = type(value)
+    if kind is int or kind is str:
+        return kind is str and len(value) > limit
     if not isinstance(value, _CONTAINERS):
         return False
     size, containers = 0, [value]

@@ -7,8 +7,10 @@ stops reading, which the peer feels as back-pressure. A task of a type that took
 before it starts. The thread the web server gave (*home*) takes the lead back when its task is done, and the other thread
 ends: an idle connection has one thread.
 
-``_state`` guards who leads, what runs and what is queued. The inbox, what was read and not yet looked at, last first,
-belongs to the leader. Tasks, replies, reading and listeners run outside the lock.
+``_state`` guards who leads, what runs and what is queued. Where a leader is alone it does without: it alone adds to
+``_running`` and ``_queue``, single dict operations are atomic, and whoever drains sets the flag before looking at what runs,
+as the leader does in the opposite order. The inbox, what was read and not yet looked at, last first, belongs to the leader.
+Tasks, replies, reading and listeners run outside the lock.
 """
 
 import logging
@@ -185,13 +187,14 @@ class Connection:
             while self._leader is me:
                 if stands_in and self._home_is_free and self._pass_lead_home():
                     return
-                if self._inbox:
-                    self._accept(me, self._inbox.pop())
-                    continue
-                self._inbox = self._channel.receive(_STAND_IN_LOOK if stands_in else None)
-                self._inbox.reverse()
-                if not self._inbox:
-                    self._channel.check(monotonic())
+                inbox = self._inbox
+                if not inbox:
+                    inbox = self._inbox = self._channel.receive(_STAND_IN_LOOK if stands_in else None)
+                    if not inbox:
+                        self._channel.check(monotonic())
+                        continue
+                    inbox.reverse()
+                self._accept(me, inbox.pop())
         except ChannelClosed as closed:
             level = logging.DEBUG if closed.code in ORDERLY_CODES else logging.INFO
             self._logger.log(level, "connection to %s ended: %s", self.remote_address, str(closed))
@@ -239,20 +242,23 @@ class Connection:
         """Whether to run a request now. Otherwise it is queued, or dropped: as a copy, or because this end closes, and
         the client sends it again on its next connection."""
         key = (request.type, request.id)
-        with self._state:
-            if self._draining or self._closing is not None:
-                return False
-            if self._running or self._queue:
-                if self._is_copy_locked(key):
-                    return False
-                if self._queue or len(self._running) >= self._concurrency:
-                    self._queue.append((request, size))
-                    self._queued_size += size
-                    while self._is_full_locked() and self._channel.is_open:
-                        self._changed.wait()  # notified by a worker that takes from the queue, and by abort
-                    return False
+        if not self._running and not self._queue:
             self._running[me] = key
-            return True
+            if not self._draining and self._closing is None:
+                return True
+            self._next(me)
+            return False
+        with self._state:
+            if self._draining or self._closing is not None or self._is_copy_locked(key):
+                return False
+            if not self._queue and len(self._running) < self._concurrency:
+                self._running[me] = key
+                return True
+            self._queue.append((request, size))
+            self._queued_size += size
+            while self._is_full_locked() and self._channel.is_open:
+                self._changed.wait()  # notified by a worker that takes from the queue, by close and by abort
+            return False
 
     def _is_full_locked(self) -> bool:
         return len(self._queue) >= self._max_queued or self._queued_size >= self._max_queued_size
@@ -260,13 +266,15 @@ class Connection:
     def _is_copy_locked(self, key: Key) -> bool:
         if key[1] is MISSING or key[1] is None:
             return False
-        copies = (*self._running.values(), *((request.type, request.id) for request, _ in self._queue))
+        copies = (*list(self._running.values()), *((request.type, request.id) for request, _ in self._queue))
         return any(key == copy and type(key[1]) is type(copy[1]) for copy in copies)
 
     def _next(self, me: _Worker) -> Optional[Request]:
         """This worker's task is over: the next from the queue."""
+        del self._running[me]
+        if self._leader is me and not self._queue and not self._draining:
+            return None
         with self._state:
-            del self._running[me]
             if self._queue:
                 request, size = self._queue.popleft()
                 self._queued_size -= size

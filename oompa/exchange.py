@@ -32,7 +32,10 @@ class Pending:
         is_sent: Whether the current connection has carried it.
     """
 
-    __slots__ = ("id", "text", "timeout", "attempts", "future", "attempt", "deadline", "lane", "is_sent")
+    attempt = 1
+    deadline = 0.0
+    lane: Lane = _NO_LANE
+    is_sent = False
 
     def __init__(self, id: str, text: bytes, timeout: float, attempts: int, future: Any = None) -> None:
         self.id = id
@@ -40,10 +43,6 @@ class Pending:
         self.timeout = timeout
         self.attempts = attempts
         self.future = future
-        self.attempt = 1
-        self.deadline = 0.0
-        self.lane: Lane = _NO_LANE
-        self.is_sent = False
 
 
 class Send(NamedTuple):
@@ -84,6 +83,7 @@ class Exchange:
         self._tolerance = tolerance
         self._pending: Lane = {}
         self._lanes: dict[float, Lane] = {}
+        self._replied = 0  # since the last tick
         self._is_open = False
 
     def __len__(self) -> int:
@@ -121,8 +121,8 @@ class Exchange:
     def received(self, id: Any) -> Optional[Pending]:
         """A reply came: the request it ends, None when nobody waits for it."""
         pending = self._remove(id) if type(id) is str else None
-        if pending is not None and self._tolerance is not None:
-            self._tolerance.settled(False)
+        if pending is not None:
+            self._replied += 1
         return pending
 
     def cancelled(self, id: str) -> bool:
@@ -165,8 +165,11 @@ class Exchange:
                 if self._is_open:
                     pending.is_sent = True
                     effects.append(Send(pending))
-        if self._tolerance is not None and self._tolerance.exceeded(now) and self._is_open:
-            effects.append(Reconnect("more requests timed out than tolerance allows"))
+        if self._tolerance is not None:
+            self._tolerance.settled(False, self._replied)
+            self._replied = 0
+            if self._tolerance.exceeded(now) and self._is_open:
+                effects.append(Reconnect("more requests timed out than tolerance allows"))
         return effects
 
     def due(self) -> float:

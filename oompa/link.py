@@ -77,6 +77,8 @@ class Link:
         self._max_message_size = options.max_message_size
         self._callbacks = Callbacks(logger)
         self._turns = Turns(self._apply)
+        #: Return when a call is settled or its timeout, in seconds, is over; reads the connection meanwhile.
+        self.wait_for: Callable[[Call, Optional[float]], None] = self._turns.wait_for
         self._backoff = Backoff(options.reconnect_interval, options.max_reconnect_interval)
         tolerance = None if options.tolerance is None else Tolerance(*options.tolerance, monotonic())
         self._exchange = Exchange(options.max_pending, tolerance)
@@ -139,12 +141,6 @@ class Link:
             self._nudges.put(None)
         return call
 
-    def wait_for(self, call: Call, timeout: Optional[float]) -> None:
-        """Return when ``call`` is settled or ``timeout`` seconds are over; reads the connection meanwhile."""
-        if self._refusal is not None and self._is_foreign():
-            raise ClientClosed(str(self._refusal))
-        self._turns.wait_for(call, timeout)
-
     def forget(self, call: Call) -> None:
         """The call was cancelled."""
         if not self._is_foreign():
@@ -195,6 +191,10 @@ class Link:
         if self._keeps or self._times:
             self._refusal = "this client belongs to the process that made it; make a new one after fork"
             self._threads = []
+            self.wait_for = self._refuse
+
+    def _refuse(self, call: Call, timeout: Optional[float]) -> None:
+        raise ClientClosed(str(self._refusal))
 
     # Threads.
 
@@ -375,13 +375,10 @@ class Link:
             pending = self._exchange.find(id)
             if pending is not None:  # settled before it is forgotten: if this is interrupted, the timer finds it
                 pending.future.settle(value, None if kind == OK else RemoteError(value))
-                self._received(id)
+                with self._state:
+                    self._exchange.received(id)
             if self._emitter.table:
                 self._emit(f"{kind}:{id}", value)
-
-    def _received(self, id: str) -> None:
-        with self._state:
-            self._exchange.received(id)
 
     def _perform(self, effects: list[Effect], channel: Optional[Channel]) -> None:
         for effect in effects:

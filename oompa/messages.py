@@ -5,6 +5,7 @@ failure ``type`` ERR, ``id`` and ``error``. The id is any JSON value and comes b
 """
 
 import math
+from json.encoder import encode_basestring
 from typing import Any, Optional, Union
 
 from .codec import NOT_JSON, Codec
@@ -90,14 +91,15 @@ def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) 
         raise UnreadableRequest(f"a request must be JSON: {_brief(error)}") from None
     if type(fields) is not dict:
         raise UnreadableRequest(f"a request must be a JSON object, not {_json_name(fields)}")
-    id = fields.get("id", MISSING)
-    if id is not MISSING and type(id) is not str and not _can_return(codec, id):
+    get = fields.get
+    id = get("id", MISSING)
+    if type(id) is not str and id is not MISSING and not _can_return(codec, id):
         raise UnreadableRequest("the id of a request must be JSON that can be sent back")
-    task = fields.get("type")
+    task = get("type")
     if type(task) is not str:
         problem = f'the "type" of a request must be a string, not {_json_name(task)}'
         raise UnreadableRequest(problem, None if id is MISSING else id)
-    return Request(task, fields.get("payload"), id, connection)
+    return Request(task, get("payload"), id, connection)
 
 
 class RequestWriter:
@@ -149,13 +151,17 @@ def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
 
 def write_reply(codec: Codec, reply: Reply) -> bytes:
     """The text of a reply. Raises one of ``NOT_JSON`` for a payload or an error that is not JSON."""
+    id = reply.id
+    head: Optional[bytes] = None
+    if type(id) is str:
+        head = encode_basestring(id).encode()
+    elif id is not MISSING:
+        head = codec.encode(id)
     if reply.type == OK:
-        value, form, bare = reply.payload, b'{"type":"OK","id":%b,"payload":%b}', b'{"type":"OK","payload":%b}'
-    else:
-        value, form, bare = reply.error, b'{"type":"ERR","id":%b,"error":%b}', b'{"type":"ERR","error":%b}'
-    if reply.id is MISSING:
-        return bare % codec.encode(value)
-    return form % (codec.encode(reply.id), codec.encode(value))
+        value = codec.encode(reply.payload)
+        return b'{"type":"OK","payload":%b}' % value if head is None else b'{"type":"OK","id":%b,"payload":%b}' % (head, value)
+    value = codec.encode(reply.error)
+    return b'{"type":"ERR","error":%b}' % value if head is None else b'{"type":"ERR","id":%b,"error":%b}' % (head, value)
 
 
 def describe(error: BaseException) -> str:

@@ -4,9 +4,9 @@ Everything runs on the thread that calls. The middleware chain is one callable, 
 needs no lock.
 """
 
-import concurrent.futures
 import logging
 import secrets
+from concurrent.futures import Future
 from time import monotonic
 from typing import Any, Callable, Mapping, Optional
 
@@ -123,7 +123,7 @@ class Pipeline:
         """The text of a reply; of an ERR in its stead when the reply is not JSON or too large."""
         limit = self._max_reply_size
         try:
-            if is_longer(reply.payload, limit) or is_longer(reply.error, limit):
+            if is_longer(reply.payload if reply.error is None else reply.error, limit):
                 return self._write_failure(reply, f"the reply exceeds max_message_size of {limit} bytes")
             text = write_reply(self._codec, reply)
         except Exception as error:  # a subclass of dict or list may raise whatever it likes
@@ -180,4 +180,4 @@ def _before(middleware: Middleware, call_next: CallNext) -> CallNext:
 
 def _value_of(result: Any) -> Any:
     """The result itself, or what a Future for it comes to. Whoever made the Future must settle it."""
-    return result.result() if isinstance(result, concurrent.futures.Future) else result
+    return result.result() if isinstance(result, Future) else result

@@ -108,10 +108,11 @@ class Tolerance:
         self._timeouts = 0
         self.due = now + interval
 
-    def settled(self, timed_out: bool) -> None:
-        """Count one request."""
-        self._settled += 1
-        self._timeouts += timed_out
+    def settled(self, timed_out: bool, count: int = 1) -> None:
+        """Count so many requests."""
+        self._settled += count
+        if timed_out:
+            self._timeouts += count
 
     def exceeded(self, now: float) -> bool:
         """When a window is over: whether its timeouts exceed the ratio. A new window starts."""

@@ -166,11 +166,11 @@ class Turns:
                 if heir.call.is_settled:
                     heir = None
             self._leader = heir
-            wakes_keeper = heir is None and self._keeper_sleeps
-        if heir is not None and heir.waker is not None:
+        if heir is None:
+            if closed is not None or self._keeper_sleeps:
+                release(self._keeper_waker)
+        elif heir.waker is not None:
             release(heir.waker)
-        elif closed is not None or wakes_keeper:
-            release(self._keeper_waker)
 
     def _sleep(self, me: _Waiter, deadline: Optional[float]) -> None:
         """Wait until the call is settled, the lead comes, or the time is over."""

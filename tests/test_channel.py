@@ -139,7 +139,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(module, "monotonic", clock.monotonic)
     return clock
 
 
@@ -841,7 +841,29 @@ class OutboxThatIsLate(deque):
         super().append(item)
 
 
+class LockThatIsLate:
+    """A lock that another thread's close gets hold of just before."""
+
+    def __init__(self, close):
+        self._close = close
+        self._lock = threading.Lock()
+        self.release = self._lock.release
+
+    def acquire(self, *args, **kwargs):
+        close, self._close = self._close, lambda: None
+        close()
+        return self._lock.acquire(*args, **kwargs)
+
+
+def test_a_post_that_comes_too_late_finds_the_channel_closed(channel, peer):
+    channel._writing = LockThatIsLate(channel.close)
+    with pytest.raises(ChannelClosed):
+        channel.post(b"too late")
+    assert peer.hears() == [("close", 1000, "")]
+
+
 def test_a_post_that_comes_too_late_is_not_written_after_the_close_frame(channel, peer):
+    channel._control_due = True  # so that it goes by the outbox
     channel._outbox = OutboxThatIsLate(channel.close)
     channel.post(b"too late")
     assert peer.hears() == [("close", 1000, "")]

@@ -25,11 +25,13 @@ class _Binary(bytes):
 
 
 class _Framing(frames.Framing):
-    def text(self, text: bytes) -> bytes:
+    def __init__(self, is_client: bool) -> None:
+        super().__init__(is_client)
+        self._plain_text, self.text = self.text, self._text
+
+    def _text(self, text: bytes) -> bytes:
         """A whole frame: binary for what is marked so."""
-        if not isinstance(text, _Binary):
-            return super().text(text)
-        return self.control(frames.BINARY, text)
+        return self.control(frames.BINARY, text) if isinstance(text, _Binary) else self._plain_text(text)
 
 
 class _Inbound(Inbound):
