@@ -18,9 +18,6 @@ from .frames import CloseFrame, Inbound, Message
 from .policy import CloseCode, Heartbeat, Silence
 from .streams import Data, Stream
 
-#: Bytes per read. Larger reads cost a larger allocation each time; this is what one recv of a busy loopback returns.
-_READ_SIZE = 65536
-
 #: Frames that wait are written together up to about so many bytes.
 _WRITE_SIZE = 65536
 
@@ -79,14 +76,13 @@ class Channel:
         self._is_client = is_client
         self._framing = frames.Framing(is_client)
         self._chunks = [received] if received else []
-        self._reads = (_READ_SIZE,)
         self._writing = threading.Lock()
         self._outbox: deque[tuple[bytes, Optional[Waiting]]] = deque()
         self._closing: Optional[CloseFrame] = None
         self._close_written = False
         self._control_due = False
         self._ping = False
-        self._pongs: deque[bytes] = deque(maxlen=1)  # one that a slow peer has not taken yet is replaced
+        self._pongs: list[bytes] = []  # at most one: what a slow peer has not taken yet is replaced
         self._unsent: Optional[Data] = None
         self._ended: Optional[CloseFrame] = None  # not the exception: it would keep the frames of whoever it was raised in
         self._fault = ""
@@ -118,7 +114,7 @@ class Channel:
                 if timeout is not None and not self._stream.wait_readable(timeout):
                     return []
                 # One step as far as signals go: bytes that have left the kernel are in _chunks when a handler raises.
-                self._chunks.extend(map(self._stream.recv, self._reads))
+                self._chunks.extend(map(self._stream.recv, inbound.reads))
         except BlockingIOError:
             return []
         except (OSError, ValueError) as error:  # ValueError: the descriptor is closed
@@ -144,7 +140,7 @@ class Channel:
     def _control(self, inbound: Inbound) -> None:
         inbound.is_notable = False
         for payload in inbound.pings:
-            self._pongs.append(payload)
+            self._pongs[:] = [payload]
             self._control_due = True
             self._flush()
         inbound.pings.clear()
@@ -169,7 +165,7 @@ class Channel:
         deadline = monotonic() + self._close_timeout
         try:
             while (left := deadline - monotonic()) > 0 and self._stream.wait_readable(left):
-                if not self._stream.recv(_READ_SIZE):
+                if not self._stream.recv(65536):
                     return
         except OSError:
             pass
@@ -388,7 +384,7 @@ class Channel:
             return None
         if self._pongs:
             self._control_due = True
-            return self._framing.control(frames.PONG, self._pongs.popleft())
+            return self._framing.control(frames.PONG, self._pongs.pop())
         if self._ping:
             self._ping = False
             self._control_due = True

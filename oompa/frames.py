@@ -7,6 +7,7 @@ is handed those frames alone, so both agree on where the next one starts.
 An ``Inbound`` is used by one thread at a time: the one that reads the connection.
 """
 
+import contextlib
 import os
 import struct
 from functools import cache, partial
@@ -18,12 +19,19 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 from .policy import CloseCode
 
 Message = Union[str, bytes]
+Buffer = Union[bytes, memoryview]
 
 TEXT = 0x1
 BINARY = 0x2
 CLOSE = 0x8
 PING = 0x9
 PONG = 0xA
+
+#: Bytes per read, in a tuple for ``map``. A thread that waits holds as much memory, so an idle connection asks for little;
+#: one that got all it asked for asks for more, and while the rest of a large frame is to come, for that.
+_SMALL_READS = (4096,)
+_READS = (65536,)
+_LARGEST_READ = 1024 * 1024
 
 _FIN = 0x80
 _WHOLE_TEXT = _FIN | TEXT
@@ -46,16 +54,22 @@ class CloseFrame(NamedTuple):
     reason: str
 
 
-def mask(data: bytes, key: bytes) -> bytes:
-    """Mask or unmask ``data`` (:rfc:`6455#section-5.3`)."""
+def slow_mask(data: Buffer, key: bytes) -> bytes:
+    """Mask or unmask ``data`` (:rfc:`6455#section-5.3`), where there is no C function to do it."""
     size = len(data)
     if size < _BIG_INTEGER_LIMIT:
         keys = (key * ((size >> 2) + 1))[:size]
         return (_integer(data, "little") ^ _integer(keys, "little")).to_bytes(size, "little")
-    masked = bytearray(size)
+    masked = bytearray(data)
     for offset in range(4):
-        masked[offset::4] = data[offset::4].translate(_XOR[key[offset]])
+        masked[offset::4] = masked[offset::4].translate(_XOR[key[offset]])
     return bytes(masked)
+
+
+#: Mask or unmask (:rfc:`6455#section-5.3`), in C where ``oompa[fast]`` is installed (64 KiB: 1.4 µs against 105).
+mask: Callable[[Buffer, bytes], bytes] = slow_mask
+with contextlib.suppress(ImportError):
+    from websockets.speedups import apply_mask as mask
 
 
 def masking_keys() -> Iterator[bytes]:
@@ -149,6 +163,8 @@ class Inbound:
         self._kept: list[bytes] = []
         self._kept_size = 0
         self._wanted = 0
+        #: How many bytes to read next.
+        self.reads = _SMALL_READS
         self._wsproto: Optional[Connection] = None
         self._left = 0
         self._parts: list[Message] = []
@@ -164,6 +180,11 @@ class Inbound:
                 pass  # wsproto says what follows from it
         messages = self._feed(data)
         self._is_between = not (self._kept or self._left or self._fragmented or self.closed or self.failure)
+        missing = self._wanted - self._kept_size if self._kept else 0
+        if missing > _READS[0]:
+            self.reads = (min(missing, _LARGEST_READ),)
+        else:
+            self.reads = _READS if missing or len(data) >= self.reads[0] else _SMALL_READS
         return messages
 
     def _feed(self, data: bytes) -> list[Message]:
@@ -218,9 +239,9 @@ class Inbound:
         if end < stop:
             self._wanted = stop - start
             return 0
-        payload = data[body:stop]
+        payload = memoryview(data)[body:stop]
         try:
-            messages.append((mask(payload, data[key_start:body]) if masked else payload).decode())
+            messages.append(str(mask(payload, data[key_start:body]) if masked else payload, "utf-8"))
         except UnicodeDecodeError:
             self._take_header(data, start, body, size, messages)
             return body - start

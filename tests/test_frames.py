@@ -1,5 +1,6 @@
 """RFC 6455 frames. What comes in is judged by a plain wsproto connection beside it; what goes out is read by one."""
 
+import os
 import struct
 from itertools import islice
 
@@ -586,10 +587,21 @@ def test_keys_never_run_out():
 @example(b"\0" * 1000, b"\0\0\0\0")
 @properties
 def test_masking_is_a_repeated_xor_and_undoes_itself(data, key):
-    masked = frames.mask(data, key)
-    assert masked == xor(data, key)
-    assert type(masked) is bytes
-    assert frames.mask(masked, key) == data
+    assert frames.mask is not frames.slow_mask, "the test extra brings the C function"
+    for mask in (frames.mask, frames.slow_mask):
+        for given_as in (bytes, memoryview):
+            masked = mask(given_as(data), key)
+            assert masked == xor(data, key)
+            assert type(masked) is bytes
+        assert mask(masked, key) == data
+
+
+@pytest.mark.parametrize("is_client", [True, False])
+def test_frames_are_the_same_without_the_c_function(is_client, monkeypatch):
+    monkeypatch.setattr(frames, "mask", frames.slow_mask)
+    for size in (0, 1, 125, 126, 700, 65535, 65536, 1_000_000):
+        text = os.urandom(size).hex()[:size]
+        assert Inbound(not is_client, 2_000_000).feed(Framing(is_client).text(text.encode())) == [text]
 
 
 @pytest.mark.parametrize("code", [1005, 1006])

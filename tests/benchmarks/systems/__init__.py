@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Protocol
@@ -46,6 +47,7 @@ class System:
         cannot: workloads it cannot do, each with the reason.
         options: keyword arguments for the module's functions and classes.
         becomes_another_program: whether its processes are soon none of Python.
+        hides: modules that it shall not find, though another system has brought them.
     """
 
     module: str
@@ -53,9 +55,12 @@ class System:
     cannot: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     becomes_another_program: bool = False
+    hides: tuple[str, ...] = ()
 
     def load(self) -> ModuleType:
         """Import the module."""
+        for name in self.hides:
+            sys.modules[name] = None  # type: ignore[assignment]
         return importlib.import_module(f"{__name__}.{self.module}")
 
     def serve(self, port: int) -> None:
@@ -82,6 +87,9 @@ class System:
         return reason
 
 
+#: What ``oompa[fast]`` is.
+WHAT_FAST_BRINGS = ("msgspec", "websockets")
+
 SYSTEMS = {
     "tcp": System("tcp"),
     "rpyc": System("rpyc", ("rpyc",)),
@@ -96,9 +104,10 @@ SYSTEMS = {
     ),
     "node": System("node", cannot=NO_THREADS, becomes_another_program=True),
     "node-plain": System("node", (), NO_THREADS, {"deflate": False}, becomes_another_program=True),
-    "oompa": System("oompa", ("oompa",), options={"codec": "json"}),
-    "oompa-fast": System("oompa", ("oompa", "msgspec"), options={"codec": "auto"}),
-    "oompa-gunicorn": System("oompa_gunicorn", ("oompa", "gunicorn"), options={"codec": "json"}),
+    "oompa": System("oompa", ("oompa",), options={"codec": "json"}, hides=WHAT_FAST_BRINGS),
+    "oompa-fast": System("oompa", ("oompa", *WHAT_FAST_BRINGS), options={"codec": "auto"}),
+    "oompa-gunicorn": System("oompa_gunicorn", ("oompa", "gunicorn"), options={"codec": "json"}, hides=WHAT_FAST_BRINGS),
+    "oompa-one": System("oompa_one", ("oompa",), options={"codec": "json"}, hides=WHAT_FAST_BRINGS),
 }
 
 #: Servers that only the curves need; no entries of the comparison.

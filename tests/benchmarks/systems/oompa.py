@@ -9,9 +9,9 @@ import oompa
 from tests.benchmarks.systems.pipelines import ANSWER_TIMEOUT, keep_in_flight
 
 
-def make_server(codec: str) -> oompa.Server:
+def make_server(codec: str, **options: Any) -> oompa.Server:
     """Return a calculator that also echoes."""
-    return oompa.Server({"ADD": lambda pair: pair["x"] + pair["y"], "ECHO": lambda text: text}, codec=codec)
+    return oompa.Server({"ADD": lambda pair: pair["x"] + pair["y"], "ECHO": lambda text: text}, codec=codec, **options)
 
 
 def serve(port: int, codec: str) -> None:
