@@ -1,8 +1,9 @@
 """RFC 6455 frames: bytes in, messages out, and the other way round. No sockets, no locks, no clock.
 
 A whole, unfragmented, valid text frame takes the fast lane: a few lines that find, unmask and decode it, and fewer still
-when it is short and all there is, which is the rule where one call follows the other. Every other frame, and everything the fast lane is not sure of, goes to wsproto, which stays the authority on what is valid. wsproto
-is handed those frames alone, so both agree on where the next one starts.
+when it is short and all there is, which is the rule where one call follows the other. Every other frame, and everything
+the fast lane is not sure of, goes to wsproto, which stays the authority on what is valid. wsproto is handed those frames
+alone, so both agree on where the next one starts.
 
 An ``Inbound`` is used by one thread at a time: the one that reads the connection.
 """

@@ -9,7 +9,6 @@ import struct
 import threading
 import time
 from collections import deque
-from types import SimpleNamespace
 
 import pytest
 from wsproto.connection import Connection, ConnectionState, ConnectionType
