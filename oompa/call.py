@@ -31,7 +31,7 @@ class Driver(Protocol):
         """Run a callback on the callback thread."""
 
 
-#: Guards the making of condition variables, and the state of calls that have none. A signal handler may settle, too.
+#: Guards the making of condition variables, the state of calls that have none, and wakers. A signal handler may settle, too.
 _making = threading.RLock()
 
 
@@ -109,25 +109,27 @@ class Call(Future):  # type: ignore[type-arg]
         with _making:
             condition = self._made
             if condition is None:  # nobody waits but in wait_for, and nobody can begin to
-                return self._change(state, result, error)
-        with condition:
-            is_first = self._change(state, result, error)
-            if is_first:
-                self._tell_waiters()
-            condition.notify_all()
+                is_first = self._change(state, result, error)
+        if condition is not None:
+            with condition:
+                is_first = self._change(state, result, error)
+                if is_first:
+                    self._tell_waiters()
+                condition.notify_all()
         for waker in self._wakers:
             release(waker)
-        self._hand_over(self._done_callbacks)
+        if condition is not None:
+            self._hand_over(self._done_callbacks)
         return is_first
 
     def add_waker(self, waker: threading.Lock) -> None:
         """Release ``waker`` when the call is settled. Look at ``is_settled`` afterwards: it may be already."""
-        with self._condition:
+        with _making:
             self._wakers = (*self._wakers, waker)
 
     def remove_waker(self, waker: threading.Lock) -> None:
         """Forget ``waker``."""
-        with self._condition:
+        with _making:
             self._wakers = tuple(each for each in self._wakers if each is not waker)
 
     def _hand_over(self, callbacks: list[Callback]) -> None:

@@ -1,6 +1,6 @@
 """The web server that ``listen`` starts: Werkzeug's threaded one, with what it lacks.
 
-A thread for each connection; the request must be there within ``HANDSHAKE_TIMEOUT``, however slowly it drips. ``_lock``
+A thread for each connection; the request must be there within ``handshake_timeout``, however slowly it drips. ``_lock``
 guards the sockets in use, which ``close`` ends.
 """
 
@@ -17,9 +17,6 @@ from typing import Any, Optional
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from .errors import printable
-
-#: Seconds a peer has to send its request.
-HANDSHAKE_TIMEOUT = 10.0
 
 #: Seconds between looks for a request to stop; bounds how long ``close`` waits for the accepting thread.
 _POLL_INTERVAL = 0.1
@@ -56,9 +53,10 @@ class _DeadlineReader(io.RawIOBase):
 
 class _Handler(WSGIRequestHandler):
     logger: logging.Logger
+    server: "EmbeddedServer"
 
     def setup(self) -> None:
-        deadline = time.monotonic() + HANDSHAKE_TIMEOUT
+        deadline = time.monotonic() + self.server.handshake_timeout
         if isinstance(self.request, ssl.SSLSocket):
             self._start_tls(self.request, deadline)
         super().setup()
@@ -90,13 +88,25 @@ class _NoRequest(Exception):
 class EmbeddedServer(ThreadedWSGIServer):
     """Serves a WSGI application on a thread of its own, from the time it is made until ``close``.
 
+    Args:
+        handshake_timeout: Seconds a peer has to send its request, TLS handshake included.
+        context: For TLS; None: none.
+
     Raises:
         OSError: The port is taken, or the host is not this machine's.
     """
 
     def __init__(
-        self, host: str, port: int, application: Any, logger: logging.Logger, context: Optional[ssl.SSLContext] = None
+        self,
+        host: str,
+        port: int,
+        application: Any,
+        logger: logging.Logger,
+        *,
+        handshake_timeout: float,
+        context: Optional[ssl.SSLContext] = None,
     ) -> None:
+        self.handshake_timeout = handshake_timeout
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._logger = logger

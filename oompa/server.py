@@ -53,6 +53,7 @@ class Server(Listenable):
         max_connections: Connections beyond which an upgrade gets a 503 with Retry-After; None: no limit.
         max_message_size: Bytes of a message, in and out; beyond, close code 1009, or an ERR instead of the reply.
         ping_interval: Seconds of silence before a ping; as many again without a sign of life end the connection. None: off.
+        handshake_timeout: Seconds a peer has to send its request to the server that ``listen`` starts.
         write_timeout: Seconds a write may stand still before the connection is ended.
         close_timeout: Seconds the closing handshake may take.
         drain_timeout: Seconds running tasks have to finish when the server closes.
@@ -83,6 +84,7 @@ class Server(Listenable):
         max_connections: Optional[int] = None,
         max_message_size: int = 16 * 1024 * 1024,
         ping_interval: Optional[float] = 25.0,
+        handshake_timeout: float = 10.0,
         write_timeout: float = 10.0,
         close_timeout: float = 2.0,
         drain_timeout: float = 30.0,
@@ -96,6 +98,7 @@ class Server(Listenable):
         self._max_connections = options.count_or_none("max_connections", max_connections)
         self._max_message_size = options.count("max_message_size", max_message_size)
         self._ping_interval = options.seconds_or_none("ping_interval", ping_interval)
+        self._handshake_timeout = options.seconds("handshake_timeout", handshake_timeout)
         self._write_timeout = options.seconds("write_timeout", write_timeout)
         self._close_timeout = options.seconds("close_timeout", close_timeout)
         self._drain_timeout = options.seconds("drain_timeout", drain_timeout)
@@ -212,7 +215,9 @@ class Server(Listenable):
         try:
             with self._state:
                 self._draining = False
-            self._embedded = EmbeddedServer(host, port, self, _logger, ssl)
+            self._embedded = EmbeddedServer(
+                host, port, self, _logger, handshake_timeout=self._handshake_timeout, context=ssl
+            )
         except (OSError, OverflowError) as error:
             ready.set_exception(error)
         else:

@@ -184,7 +184,7 @@ class Turns:
 
     def _leave(self, me: _Waiter) -> None:
         """The caller goes; a lead that came to it meanwhile goes on to the next."""
-        if me.waker is not None:
+        if me.waker is not None and not me.call.is_settled:
             me.call.remove_waker(me.waker)
         with self._lock:
             leads = self._leader is me

@@ -261,7 +261,7 @@ def free_port() -> int:
 
 def commands(port: int) -> dict[str, list[str]]:
     """How each kind of server is started."""
-    options = f"--worker-class gthread --threads {THREADS} --no-control-socket --graceful-timeout 3"
+    options = f"-c python:oompa.gunicorn --threads {THREADS} --graceful-timeout 6"
     gunicorn = [*options.split(), "-b", f"127.0.0.1:{port}"]
     return {
         "embedded": [sys.executable, "-m", "examples.calculator", str(port)],
@@ -363,12 +363,7 @@ class TestHandshakes:
         assert status == 200 or 400 <= status < 500
 
     @pytest.mark.parametrize("name", ["missing_key", "http_1_0"])
-    def test_peers_that_stay_after_a_refusal_hold_up_nobody(
-        self, attack: Attack, name: str, request: pytest.FixtureRequest
-    ) -> None:
-        if attack.service.kind == "gunicorn" and name == "http_1_0":
-            why = "gunicorn waits for a peer it closes on, up to two seconds each, in the thread that accepts"
-            request.applymarker(pytest.mark.xfail(reason=why))
+    def test_peers_that_stay_after_a_refusal_hold_up_nobody(self, attack: Attack, name: str) -> None:
         with contextlib.ExitStack() as stack:
             for _ in range(2):
                 peer = stack.enter_context(attack.connect())
@@ -389,7 +384,7 @@ class TestHandshakes:
             assert 400 <= peer.response().status < 500
 
     def test_silent_and_slow_handshakes_hold_up_nobody(self, attack: Attack) -> None:
-        """The embedded server ends them after ten seconds; bare gunicorn has no such limit for slow ones."""
+        """The embedded server ends them after ten seconds; gunicorn has no such limit for slow ones."""
         silent = [attack.connect() for _ in range(10)]
         slow = [attack.connect() for _ in range(5)]
         drops = iter(upgrade(attack.service.port, extra="X-Slow: " + "x" * 500))

@@ -709,6 +709,7 @@ def _listens(pid):
         ({"ping_interval": -1}, ValueError),
         ({"write_timeout": float("nan")}, ValueError),
         ({"close_timeout": 0}, ValueError),
+        ({"handshake_timeout": None}, TypeError),
         ({"drain_timeout": None}, TypeError),
         ({"path": "rpc"}, ValueError),
         ({"codec": "xml"}, ValueError),
@@ -720,6 +721,13 @@ def _listens(pid):
 def test_option_out_of_range_is_refused_by_name(options, error):
     with pytest.raises(error, match=next(iter(options))):
         Server({}, **options)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_peer_that_does_not_finish_its_request_is_cut_after_handshake_timeout(serve, sent):
+    with RawPeer(serve(handshake_timeout=0.2).port) as silent:
+        silent.send(sent)
+        assert silent.ends(5.0)
 
 
 @pytest.mark.parametrize("schema", [None, [], {"ADD": 3}, {3: print}])

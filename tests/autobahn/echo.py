@@ -84,7 +84,7 @@ class Testee:
 
     def listen(self) -> EmbeddedServer:
         """Serve the echo on a port of its own choosing."""
-        return EmbeddedServer("127.0.0.1", 0, self._serve, logging.getLogger("tests.autobahn"))
+        return EmbeddedServer("127.0.0.1", 0, self._serve, logging.getLogger("tests.autobahn"), handshake_timeout=10.0)
 
     def _serve(self, environ: Any, start_response: Callable[..., Any]) -> Iterable[bytes]:
         check_handshake(environ)

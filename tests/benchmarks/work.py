@@ -6,7 +6,9 @@ Each function of ``WORK`` connects, warms up, pauses until the program says go, 
 from __future__ import annotations
 
 import json
+import random
 import statistics
+import string
 import sys
 import threading
 import time
@@ -68,8 +70,17 @@ def shared_client(system: System, assignment: Assignment) -> Figures:
 
 
 def echoes(system: System, assignment: Assignment) -> Figures:
-    """Have texts of several sizes echoed one at a time."""
-    texts = {name: "x" * size for name, size in ECHO_SIZES.items()}
+    """Have texts of one letter echoed one at a time, in several sizes."""
+    return _echoes(system, assignment, "x")
+
+
+def random_echoes(system: System, assignment: Assignment) -> Figures:
+    """The same with letters that cannot be compressed so well."""
+    return _echoes(system, assignment, string.ascii_letters)
+
+
+def _echoes(system: System, assignment: Assignment, letters: str) -> Figures:
+    texts = {name: "".join(random.choices(letters, k=size)) for name, size in ECHO_SIZES.items()}
     with closing(system.connect(assignment.port)) as client:
         for text in texts.values():
             _echo_rate(client, text, WARM_UP / len(texts))
@@ -98,7 +109,17 @@ def hold(system: System, assignment: Assignment) -> Figures:
 
 WORK: dict[str, Callable[[System, Assignment], Figures]] = {
     function.__name__: function
-    for function in (serial, beside_pending, in_flight, own_connections, shared_client, echoes, idle, hold)
+    for function in (
+        serial,
+        beside_pending,
+        in_flight,
+        own_connections,
+        shared_client,
+        echoes,
+        random_echoes,
+        idle,
+        hold,
+    )
 }
 
 

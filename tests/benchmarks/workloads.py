@@ -6,12 +6,13 @@ W1S      the same with both on one core
 W2       64 ADDs in flight on one connection
 W3       16 connections from 2 processes of 8 threads, one ADD at a time on each
 W4       one client, one echo of 1 KiB, 64 KiB or 1 MiB at a time; a byte counts once per call
+W4R      the same with random letters
 W5       connections opened one after another, each used for one ADD, then left idle
 W7       8 threads share one client, one ADD at a time in each
 ======== ===================================================================================
 
-The texts of W4 are one letter repeated: kind to the systems that compress, which are rpyc and Node as shipped (with
-random letters rpyc carries a tenth as much), and all the same to the others.
+The texts of W4 are one letter repeated: kind to the systems that compress, which are rpyc and Node as shipped, and all the
+same to the others. W4R is closer to what is sent in earnest.
 
 The server is pinned to the first core, the client processes to the second; in W1S both to the first. All threads of
 the two client processes of W3 share the second core, so that what a server does is compared, and not where the
@@ -99,6 +100,7 @@ WORKLOADS = {
         Workload("W2", "in_flight", (RATE,)),
         Workload("W3", "own_connections", (RATE,), processes=2),
         Workload("W4", "echoes", ECHOES),
+        Workload("W4R", "random_echoes", ECHOES),
         Workload("W5", "idle", IDLE),
         Workload("W7", "shared_client", (RATE,)),
     )

@@ -75,9 +75,15 @@ async function echoRate(client, text, seconds) {
   return calls * text.length / (now() - start) / 1e6;
 }
 
-async function echoes() {
+const LETTERS = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ';
+const textOf = (letters, size) => Array.from({ length: size }, () => letters[Math.floor(Math.random() * letters.length)]).join('');
+
+const echoes = () => echoesOf('x');
+const random_echoes = () => echoesOf(LETTERS);
+
+async function echoesOf(letters) {
   const client = connect();
-  const sizes = Object.entries(ECHO_SIZES).map(([name, size]) => [name, 'x'.repeat(size)]);
+  const sizes = Object.entries(ECHO_SIZES).map(([name, size]) => [name, textOf(letters, size)]);
   for (const [, text] of sizes) await echoRate(client, text, WARM_UP / 3);
   await pause();
   const rates = {};
@@ -104,7 +110,7 @@ async function idle() {
   return { 'set-ups': rate, held: warm.length + clients.length };
 }
 
-const work = { serial, in_flight, own_connections, echoes, idle };
+const work = { serial, in_flight, own_connections, echoes, random_echoes, idle };
 
 work[assignment.work]().then(
   result => { tell({ result }); },
