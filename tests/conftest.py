@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import threading
 import time
 
@@ -22,7 +23,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Let every test run with either codec."""
+    """Let every test run with either codec; hear Ctrl-C, which a shell without job control keeps from what it runs beside."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for facade in (Client, Server):
         facade.__init__.__kwdefaults__["codec"] = config.getoption("--codec")
 
