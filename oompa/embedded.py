@@ -39,6 +39,7 @@ class _DeadlineReader(io.RawIOBase):
         self._deadline = deadline
 
     def readable(self) -> bool:
+        """It is."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -56,6 +57,7 @@ class _Handler(WSGIRequestHandler):
     server: "EmbeddedServer"
 
     def setup(self) -> None:
+        """Prepare to read the request, all of it before the deadline."""
         deadline = time.monotonic() + self.server.handshake_timeout
         if isinstance(self.request, ssl.SSLSocket):
             self._start_tls(self.request, deadline)
@@ -78,6 +80,7 @@ class _Handler(WSGIRequestHandler):
         self.logger.debug("%s: %s %s: %s", self.client_address[0], self.command, printable(path), getattr(code, "value", code))
 
     def log(self, type: str, message: str, *args: Any) -> None:
+        """Log what Werkzeug has to say."""
         self.logger.debug(message, *args)
 
 

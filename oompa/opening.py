@@ -233,14 +233,17 @@ class _HandshakeSocket:
         return taken
 
     def send(self, data: bytes) -> int:
+        """Write all of it."""
         self._sock.settimeout(_left(self._deadline))
         self._sock.sendall(data)
         return len(data)
 
     def gettimeout(self) -> Optional[float]:
+        """As of a socket."""
         return self._sock.gettimeout()
 
     def close(self) -> None:
+        """As of a socket."""
         self._sock.close()
 
 
