@@ -10,6 +10,7 @@ A call settles once, whoever comes first. Settling again changes nothing but tel
 main thread can be interrupted by a signal handler on any line.
 """
 
+import os
 import threading
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
@@ -33,6 +34,16 @@ class Driver(Protocol):
 
 #: Guards the making of condition variables, the state of calls that have none, and wakers. A signal handler may settle, too.
 _making = threading.RLock()
+
+
+def _forked() -> None:
+    """Another thread of the parent may have held it."""
+    global _making
+    _making = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Call(Future):  # type: ignore[type-arg]

@@ -65,9 +65,7 @@ class Channel:
         received: bytes = b"",
     ) -> None:
         self.heard_at = monotonic()
-        #: False from the moment bytes have left the socket until their messages are dealt with: a thread that is
-        #: interrupted meanwhile must abort the channel, for they may be lost.
-        self.is_idle = True
+        self._is_idle = True
         self._stream = stream
         self._inbound = Inbound(is_client, max_message_size)
         self._heartbeat = Heartbeat(ping_interval)
@@ -92,6 +90,12 @@ class Channel:
 
     # Receiving: one thread at a time.
 
+    @property
+    def is_idle(self) -> bool:
+        """False from the moment bytes have left the socket until their messages are dealt with: a thread that is interrupted
+        meanwhile must abort the channel, for they may be lost."""
+        return self._is_idle and not self._stream.is_reading
+
     def set_tick(self, tick: Optional[float]) -> None:
         """Let ``receive`` return with nothing after so many seconds of silence; None: never."""
         self._stream.set_tick(tick)
@@ -108,7 +112,7 @@ class Channel:
         inbound = self._inbound
         if inbound.is_notable:
             self._tell_end(inbound)
-        self.is_idle = True
+        self._is_idle = True
         try:
             if not self._chunks:
                 if timeout is not None and not self._stream.wait_readable(timeout):
@@ -120,7 +124,7 @@ class Channel:
         except (OSError, ValueError) as error:  # ValueError: the descriptor is closed
             self._fault = str(error)
             self._chunks.append(b"")
-        self.is_idle = False
+        self._is_idle = False
         data = self._chunks.pop()
         if not data:
             self._lose()
@@ -201,7 +205,7 @@ class Channel:
                 self._drain(True)
         if self._abort_reason is not None:
             raise self._closed()
-        if self._control_due:
+        if self._outbox or self._control_due:
             self._flush()
 
     def post(self, text: bytes, waiting: Optional[Waiting] = None) -> None:
@@ -222,7 +226,11 @@ class Channel:
             if not self.is_open:  # looked at under the lock: nothing follows a close frame
                 raise self._closed()
             is_done = self._push(self._framing.text(text))
-        except BaseException:
+        except ChannelClosed:
+            self._writing.release()
+            raise
+        except BaseException:  # before letting go: nobody may write into half a frame
+            self.abort("interrupted while writing")
             self._writing.release()
             raise
         if not is_done:
@@ -258,9 +266,10 @@ class Channel:
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Start the closing handshake, once; whoever receives completes it. Does not wait."""
         if self._closing is None:
+            self.is_open = False  # before anybody can write the close frame
             self._closing = CloseFrame(code, reason)
+        if not self._close_written:
             self._control_due = True
-            self.is_open = False
             self._flush()
 
     def abort(self, reason: str) -> None:

@@ -7,10 +7,10 @@ stops reading, which the peer feels as back-pressure. A task of a type that took
 before it starts. The thread the web server gave (*home*) takes the lead back when its task is done, and the other thread
 ends: an idle connection has one thread.
 
-``_state`` guards who leads, what runs and what is queued. Where a leader is alone it does without: it alone adds to
-``_running`` and ``_queue``, single dict operations are atomic, and whoever drains sets the flag before looking at what runs,
-as the leader does in the opposite order. The inbox, what was read and not yet looked at, last first, belongs to the leader.
-Tasks, replies, reading and listeners run outside the lock.
+``_state`` guards who leads, what runs and what is queued. A leader that finds nothing running starts a task without it: nobody
+else can start one then, and it stores what runs before it looks whether the connection drains, as whoever drains does in the
+opposite order. The inbox, what was read and not yet looked at, last first, belongs to the leader. Tasks, replies, reading and
+listeners run outside the lock.
 """
 
 import logging
@@ -138,7 +138,7 @@ class Connection:
             self._changed.notify_all()  # the leader may be waiting for room in the queue
 
     def drain(self) -> None:
-        """Start no more tasks, and close with 1000 when those that run have replied. Does not wait."""
+        """Take no more requests, and close with 1000 when those that run have replied. Does not wait."""
         with self._state:
             self._draining = True
             is_idle = not self._running and not self._queue
@@ -175,10 +175,6 @@ class Connection:
                 self._changed.wait()  # notified by whoever leads
             self._home_is_free = False
             return not self._ended
-
-    def _stand_in(self, worker: _Worker) -> None:
-        """The life of a thread that leads while home is busy."""
-        self._lead(worker)
 
     def _lead(self, me: _Worker) -> None:
         """Read and run for as long as this worker leads; returns when it has nothing left to run, either."""
@@ -246,7 +242,7 @@ class Connection:
             self._running[me] = key
             if not self._draining and self._closing is None:
                 return True
-            self._next(me)
+            self._next(me)  # nothing is queued, so nothing comes of it but the end of draining
             return False
         with self._state:
             if self._draining or self._closing is not None or self._is_copy_locked(key):
@@ -266,21 +262,19 @@ class Connection:
     def _is_copy_locked(self, key: Key) -> bool:
         if key[1] is MISSING or key[1] is None:
             return False
-        copies = (*list(self._running.values()), *((request.type, request.id) for request, _ in self._queue))
+        copies = (*self._running.values(), *((request.type, request.id) for request, _ in self._queue))
         return any(key == copy and type(key[1]) is type(copy[1]) for copy in copies)
 
     def _next(self, me: _Worker) -> Optional[Request]:
         """This worker's task is over: the next from the queue."""
-        del self._running[me]
-        if self._leader is me and not self._queue and not self._draining:
-            return None
         with self._state:
             if self._queue:
                 request, size = self._queue.popleft()
                 self._queued_size -= size
-                self._running[me] = (request.type, request.id)
+                self._running[me] = (request.type, request.id)  # replaced, so that the connection never looks idle meanwhile
                 self._changed.notify_all()
                 return request
+            del self._running[me]
             is_drained = self._draining and not self._running
         if is_drained:
             self.close()
@@ -313,7 +307,7 @@ class Connection:
                 self._changed.notify_all()
                 return
             self._leader = stand_in = _Worker(self._stuck)
-        thread = threading.Thread(target=self._stand_in, args=(stand_in,), name="oompa-stand-in", daemon=True)
+        thread = threading.Thread(target=self._lead, args=(stand_in,), name="oompa-stand-in", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # no thread to be had: the task holds the others up after all

@@ -172,7 +172,7 @@ class Inbound:
         self._kept: list[bytes] = []
         self._kept_size = 0
         self._wanted = 0
-        #: How many bytes to read next.
+        #: How many bytes to read next, in a tuple.
         self.reads = _SMALL_READS
         self._wsproto: Optional[Connection] = None
         self._left = 0
@@ -183,6 +183,7 @@ class Inbound:
     def feed(self, data: bytes) -> list[Message]:
         """The messages that ``data``, the next bytes of the stream, completes."""
         if self._is_between and data[:2] == self._short_heads.get(len(data)):
+            self.reads = _SMALL_READS
             try:
                 return [(mask(data[6:], data[2:6]) if self._mask_bit else data[2:]).decode()]
             except UnicodeDecodeError:

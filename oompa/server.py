@@ -336,11 +336,11 @@ class Server(Listenable):
             for connection in connections:
                 connection.drain()
             self._finish_connections(monotonic() + limit)
+            watcher, self._watcher = self._watcher, Watcher()
+            watcher.close()
             if embedded is not None:
                 embedded.close()
                 self._embedded = None
-            self._watcher.close()
-            self._watcher = Watcher()
             self._stops.put(None)
             closed.set_result(None)
         except BaseException as error:

@@ -26,6 +26,9 @@ def _poll(sock: socket.socket, events: int, timeout: Optional[float]) -> bool:
 class PlainStream:
     """A TCP socket without TLS."""
 
+    #: Whether an interrupted ``recv`` may have lost bytes: never, it is a single step.
+    is_reading = False
+
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(None)
         self._sock = sock
@@ -81,6 +84,8 @@ class TlsStream:
         self._sock = sock
         self._lock = threading.Lock()
         self._tick: Optional[float] = None
+        #: Whether an interrupted ``recv`` may have lost bytes.
+        self.is_reading = False
         self._send_waits_for = select.POLLOUT
 
     def set_tick(self, tick: Optional[float]) -> None:
@@ -90,15 +95,19 @@ class TlsStream:
     def recv(self, size: int) -> bytes:
         """Some bytes, ``b""`` at the end, BlockingIOError after a tick of silence."""
         while True:
+            self.is_reading = True
             try:
                 with self._lock:
-                    return self._sock.recv(size)
+                    data = self._sock.recv(size)
+                self.is_reading = False
+                return data
             except ssl.SSLWantReadError:
                 waits_for = select.POLLIN
             except ssl.SSLWantWriteError:
                 waits_for = select.POLLOUT
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 return b""
+            self.is_reading = False
             if not _poll(self._sock, waits_for, self._tick):
                 raise BlockingIOError
 

@@ -6,9 +6,8 @@ thread, takes the lead when it has been free for a few milliseconds, so pings, c
 are read as well, and steps down when a caller waits.
 
 ``_lock`` guards the leader, the line of waiting callers, whether there is something to read and whether the keeper sleeps.
-Wakers are released and
-reading happens outside it. Every waker a thread sleeps on is released by: a leader that steps down in its favour, the
-settling of its call, or a timeout.
+Wakers are released and reading happens outside it. Every waker a thread sleeps on is released by: a leader that steps down
+in its favour, the settling of its call, or a timeout.
 """
 
 import threading
@@ -37,12 +36,16 @@ Apply = Callable[[list[Message]], None]
 
 
 class _Waiter:
-    """A caller that waits: leading, in line, or neither. Asleep it waits to acquire ``waker``."""
+    """A caller that waits: leading, in line, or neither. Asleep it waits to acquire ``waker``.
 
-    __slots__ = ("call", "waker")
+    ``is_gone``: it waits no more, though an interruption may have kept it from leaving the line.
+    """
+
+    __slots__ = ("call", "waker", "is_gone")
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.is_gone = False
         self.waker: Optional[threading.Lock] = None
 
 
@@ -78,6 +81,7 @@ class Turns:
                 else:
                     self._sleep(me, deadline)
         finally:
+            me.is_gone = True
             if self._leader is me or self._line:
                 self._leave(me)
 
@@ -109,8 +113,8 @@ class Turns:
             while not self._line:
                 self._apply(channel.receive(_KEEPER_LOOK))
         except ChannelClosed as closed:
-            return self._step_down(closed)
-        self._step_down(None)
+            return self._step_down(self, closed)
+        self._step_down(self, None)
 
     def _park(self) -> Optional[ChannelClosed]:
         """Let callers read until the lead is free and stale, and take it; or until the channel has ended, and tell how.
@@ -120,6 +124,8 @@ class Turns:
         leads = -1
         while True:
             with self._lock:
+                if isinstance(self._leader, _Waiter) and self._leader.is_gone:
+                    self._leader = None
                 if self._leader is None and self._lost is not None:
                     return self._lost
                 is_stale = self._leads == leads
@@ -151,19 +157,21 @@ class Turns:
                 channel.abort("interrupted while reading")
             raise
         finally:
-            self._step_down(closed)
+            self._step_down(me, closed)
 
-    def _step_down(self, closed: Optional[ChannelClosed]) -> None:
-        """Pass the lead to a caller in line, or leave it free. ``closed``: there is nothing left to read."""
+    def _step_down(self, leader: object, closed: Optional[ChannelClosed]) -> None:
+        """Pass the lead of ``leader`` to a caller in line, or leave it free. ``closed``: there is nothing left to read."""
         heir: Optional[_Waiter] = None
         with self._lock:
+            if self._leader is not leader:
+                return  # an interruption kept it from leaving, and the keeper took over
             self._leads += 1
             if closed is not None:
                 self._channel = None
                 self._lost = closed.with_traceback(None)  # the frames of a caller are its own
             while self._line and self._channel is not None and heir is None:
                 heir = self._line.popleft()
-                if heir.call.is_settled:
+                if heir.is_gone or heir.call.is_settled:
                     heir = None
             self._leader = heir
         if heir is None:
@@ -191,4 +199,4 @@ class Turns:
             if not leads and me in self._line:
                 self._line.remove(me)
         if leads:
-            self._step_down(None)
+            self._step_down(me, None)

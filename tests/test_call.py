@@ -434,6 +434,28 @@ def test_cancelling_in_asyncio_cancels_the_call(call, driver):
     assert driver.forgotten == [call]
 
 
+def test_a_fork_frees_the_lock_that_another_thread_of_the_parent_held(call):
+    held, release_it = threading.Event(), threading.Event()
+
+    def hold(lock):
+        with lock:
+            held.set()
+            release_it.wait(CEILING)
+
+    holder = threading.Thread(target=hold, args=(module._making,), daemon=True)
+    holder.start()
+    assert held.wait(CEILING)
+    try:
+        module._forked()  # what os.fork calls in the child, where the holder does not exist
+        settling = threading.Thread(target=call.settle, args=(7,), daemon=True)
+        settling.start()
+        settling.join(CEILING)
+        assert call.result(0) == 7
+    finally:
+        release_it.set()
+        holder.join(CEILING)
+
+
 # Owners and wakers.
 
 

@@ -46,6 +46,7 @@ class FakeStream:
         self.is_standing_still = False
         self.is_shut = False
         self.is_closed = False
+        self.is_reading = False
         self.tick = None
         self.sends = 0
         self.calls = []
@@ -664,6 +665,25 @@ def test_what_others_leave_to_a_writers_thread_that_is_just_letting_go_is_writte
     channel.post(b"hello")
     await_writer_end()
     assert peer.hears() == [("text", "hello"), ("close", 1000, "")]
+
+
+def test_what_is_posted_while_another_thread_sends_is_written(channel, stream, peer):
+    send, posts = stream.send, [b"posted"]
+
+    def send_slowly(data):
+        if posts:
+            posting = started(channel.post, posts.pop())
+            posting.join(CEILING)
+        return send(data)
+
+    stream.send = send_slowly
+    channel.send(b"sent")
+    assert peer.hears() == [("text", "sent"), ("text", "posted")]
+
+
+def test_an_interruption_while_bytes_leave_a_stream_that_takes_steps_to_read_is_no_idleness(channel, stream):
+    stream.is_reading = True
+    assert not channel.is_idle
 
 
 class SlowLock:

@@ -580,6 +580,19 @@ def test_keys_never_run_out():
     assert [len(key) for key in islice(frames.masking_keys(), 5000)] == [4] * 5000
 
 
+def test_reads_grow_with_what_comes_and_are_small_again_when_little_does():
+    inbound, framing = Inbound(False, 10_000_000), Framing(True)
+    assert inbound.reads == (4096,)
+    large = framing.text(b"x" * 5_000_000)
+    assert inbound.feed(large[:4096]) == []
+    assert inbound.reads == (1024 * 1024,)
+    assert inbound.feed(large[4096:-70_000]) == []
+    assert inbound.reads == (70_000,)
+    assert inbound.feed(large[-70_000:]) == ["x" * 5_000_000]
+    assert inbound.feed(framing.text(b"short")) == ["short"]
+    assert inbound.reads == (4096,)
+
+
 @given(st.binary(max_size=700), st.binary(min_size=4, max_size=4))
 @example(b"x" * 599, KEY)
 @example(b"x" * 600, KEY)

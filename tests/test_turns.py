@@ -406,6 +406,28 @@ def test_a_caller_that_looks_around_keeps_its_one_place_in_line(client, line, mo
     assert caller.outcome() == 7
 
 
+def test_the_lead_does_not_come_to_a_caller_that_an_interruption_kept_from_leaving(client):
+    channel = client.keep()
+    gone = module._Waiter(client.dispatch("never answered"))
+    gone.is_gone = True
+    client.turns._line.append(gone)
+    channel.replies()  # the keeper looks around
+    wait_until(lambda: not client.turns._line)
+    call = client.dispatch("a")
+    channel.replies(("a", 1))
+    assert settled(call) == 1
+
+
+def test_the_lead_does_not_stay_with_a_caller_that_an_interruption_kept_from_leaving():
+    turns = Turns(apply=None)
+    turns._leader = gone = module._Waiter(call=None)
+    gone.is_gone = True
+    assert turns._park() is None
+    assert turns._leader is turns
+    turns._step_down(gone, None)
+    assert turns._leader is turns
+
+
 # Calls that are settled by somebody who does not read.
 
 
