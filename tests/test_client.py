@@ -453,7 +453,7 @@ from oompa import Client
 client = Client(sys.argv[1])
 if sys.argv[2] == "connected":
     assert client.call("ECHO", 1) == 1
-client.dispatch("SLEEP", {"seconds": 5})
+client.dispatch("SLEEP", {"seconds": 2})
 sys.exit(3)
 """
 
