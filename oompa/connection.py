@@ -209,7 +209,7 @@ class Connection:
             request = read_request(self._codec, message, self)
         except UnreadableRequest as error:
             unreadable = Reply(ERR, error.id, error=str(error))
-        if request is None:
+        if request is None:  # answered out here: what a listener raises is not to be chained to the fault of a peer
             return self._reply(unreadable)
         if not self._admit(me, request, len(message)):
             return
