@@ -21,7 +21,7 @@ from .policy import CloseCode
 
 Message = Union[str, bytes]
 Buffer = Union[bytes, memoryview]
-Mask = Callable[[Buffer, bytes], bytes]
+Mask = Callable[[Buffer, bytes], Union[bytes, bytearray]]
 
 TEXT = 0x1
 BINARY = 0x2
@@ -56,7 +56,7 @@ class CloseFrame(NamedTuple):
     reason: str
 
 
-def slow_mask(data: Buffer, key: bytes) -> bytes:
+def slow_mask(data: Buffer, key: bytes) -> Union[bytes, bytearray]:
     """Mask or unmask ``data`` (:rfc:`6455#section-5.3`), where there is no C function to do it."""
     size = len(data)
     if size < _BIG_INTEGER_LIMIT:
@@ -65,7 +65,7 @@ def slow_mask(data: Buffer, key: bytes) -> bytes:
     masked = bytearray(data)
     for offset in range(4):
         masked[offset::4] = masked[offset::4].translate(_XOR[key[offset]])
-    return bytes(masked)
+    return masked
 
 
 def _quickest_mask() -> Mask:

@@ -72,6 +72,20 @@ def test_a_json_value_is_written_compactly_in_utf_8(codec, value, text):
     assert type(codec.encode(value)) is bytes
 
 
+@pytest.mark.parametrize("place", [0, 1500, 3000])
+def test_a_long_text_is_written_as_short_ones(codec, place):
+    before, after = "a" * place, "a" * (3000 - place)
+    for character in (*map(chr, range(0x82)), "é", "€", "😀"):
+        text = codec.encode(character)[1:-1]
+        assert codec.encode(before + character + after) == b'"%b%b%b"' % (before.encode(), text, after.encode())
+
+
+@pytest.mark.parametrize("text", ["\ud800" + "a" * 3000, "a" * 3000 + "\udfff"], ids=["first", "last"])
+def test_a_lone_surrogate_in_a_long_text_never_leaves(codec, text):
+    with pytest.raises(ValueError):
+        codec.encode(text)
+
+
 class Colour(str, enum.Enum):
     RED = "red"
 
