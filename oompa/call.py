@@ -58,19 +58,19 @@ class Call(Future):  # type: ignore[type-arg]
     then goes on. Callbacks run on the client's callback thread, in order.
     """
 
-    is_settled = False
-    _state = PENDING
-    _result: Any = None
-    _exception: Optional[BaseException] = None
-    _made: Optional[threading.Condition] = None
     _waiters: Any = ()  # a list once there is a condition
     _done_callbacks: Any = ()
-    _wakers: tuple[threading.Lock, ...] = ()
 
     def __init__(self, driver: Driver, id: str, type: str, owner: Any = None) -> None:
-        # Not Future.__init__: what it sets is set above, or made by _condition.
+        # Not Future.__init__, which makes the condition.
         self.id = id
         self.type = type
+        self.is_settled = False
+        self._state = PENDING
+        self._result: Any = None
+        self._exception: Optional[BaseException] = None
+        self._made: Optional[threading.Condition] = None
+        self._wakers: tuple[threading.Lock, ...] = ()
         self._driver = driver
         self._owner = owner  # keeps a client that nobody else holds alive until the reply is there
 

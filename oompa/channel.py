@@ -73,6 +73,7 @@ class Channel:
         self._close_timeout = close_timeout
         self._is_client = is_client
         self._framing = frames.Framing(is_client)
+        self._frame = self._framing.text
         self._chunks = [received] if received else []
         self._writing = threading.Lock()
         self._outbox: deque[tuple[bytes, Optional[Waiting]]] = deque()
@@ -195,13 +196,14 @@ class Channel:
         Raises:
             ChannelClosed: The channel is closing or gone; the message was not sent whole.
         """
+        frame = self._frame
         with self._writing:
             if not self.is_open:
                 raise self._closed()
             if self._outbox or self._control_due or self._unsent is not None:
                 self._outbox.append((text, None))
                 self._drain(True)
-            elif not self._push(self._framing.text(text)):
+            elif not self._push(frame(text)):
                 self._drain(True)
         if self._abort_reason is not None:
             raise self._closed()
@@ -222,10 +224,11 @@ class Channel:
                 raise self._closed()
             self._outbox.append((text, waiting))
             return self._flush()
+        frame = self._frame
         try:
             if not self.is_open:  # looked at under the lock: nothing follows a close frame
                 raise self._closed()
-            is_done = self._push(self._framing.text(text))
+            is_done = self._push(frame(text))
         except ChannelClosed:
             self._writing.release()
             raise
@@ -376,11 +379,11 @@ class Channel:
         """The next frames to write, None for none. Needs ``_writing``."""
         if self._control_due and (control := self._next_control()) is not None:
             return control
-        outbox, batch, size = self._outbox, [], 0
+        outbox, frame, batch, size = self._outbox, self._frame, [], 0
         while outbox and size < _WRITE_SIZE:
             text, waiting = outbox.popleft()
             if waiting is None or not waiting.is_settled:
-                batch.append(self._framing.text(text))
+                batch.append(frame(text))
                 size += len(text)
         if len(batch) > 1:
             return b"".join(batch)

@@ -102,12 +102,12 @@ _CONTAINERS = (dict, list, tuple)
 def _is_plain(value: Any) -> bool:
     """Whether ``value`` consists of JSON's own types alone, exactly: no subclasses, no NaN, no keys but strings."""
     kind = type(value)
-    if kind in _SCALARS:
-        return True
     if kind is dict:
         if not _KEYS.issuperset(map(type, value)):
             return False
         value = value.values()
+    elif kind in _SCALARS:
+        return True
     elif kind is float:
         return math.isfinite(value)
     elif kind is not list and kind is not tuple:
@@ -157,15 +157,17 @@ class MsgspecCodec:
         """The JSON text of ``value`` in UTF-8."""
         try:
             if _is_plain(value):
-                return self._encode(value)
+                encode = self._encode
+                return encode(value)
         except Exception:  # whatever it was, the authority says it better
             pass
         return self._strict.encode(value)
 
     def decode(self, text: Union[str, bytes]) -> Any:
         """The value of a JSON text."""
+        decode = self._decode
         try:
-            return self._decode(text)
+            return decode(text)
         except Exception:
             return self._strict.decode(text)
 

@@ -104,23 +104,27 @@ class Exchange:
         """
         if len(self._pending) >= self._max_pending:
             raise TooManyPending(f"{len(self._pending)} calls are pending, which is max_pending; wait for some to settle")
-        timeout = pending.timeout
-        lane = self._lanes.get(timeout)
-        if lane is None:
+        timeout, id = pending.timeout, pending.id
+        try:
+            lane = self._lanes[timeout]
+        except KeyError:
             lane = self._lanes[timeout] = {}
         pending.deadline = now + timeout
         pending.lane = lane
-        pending.is_sent = self._is_open
-        self._pending[pending.id] = lane[pending.id] = pending
-        return self._is_open
+        self._pending[id] = lane[id] = pending
+        pending.is_sent = is_open = self._is_open
+        return is_open
 
     def find(self, id: Any) -> Optional[Pending]:
         """Whose reply this is, None when nobody waits for it. A single look into a dict: it needs no guard."""
-        return self._pending.get(id) if type(id) is str else None
+        try:
+            return self._pending.get(id)
+        except TypeError:  # an id may be any JSON, lists too
+            return None
 
-    def received(self, id: Any) -> Optional[Pending]:
+    def received(self, id: str) -> Optional[Pending]:
         """A reply came: the request it ends, None when nobody waits for it."""
-        pending = self._remove(id) if type(id) is str else None
+        pending = self._remove(id)
         if pending is not None:
             self._replied += 1
         return pending
@@ -203,8 +207,9 @@ class Exchange:
     def _remove(self, id: str) -> Optional[Pending]:
         pending = self._pending.pop(id, None)
         if pending is not None:
-            pending.lane.pop(id, None)
-            if not pending.lane and len(self._lanes) > _IDLE_LANES:
+            lane = pending.lane
+            lane.pop(id, None)
+            if not lane and len(self._lanes) > _IDLE_LANES:
                 self._lanes.pop(pending.timeout, None)
         return pending
 

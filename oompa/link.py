@@ -116,10 +116,6 @@ class Link:
             ClientClosed, TooManyPending: It was not dispatched.
             ValueError, TypeError: The payload is not JSON, or the request exceeds ``max_message_size``.
         """
-        if self._refusal is not None:
-            raise ClientClosed(self._refusal)
-        if not isinstance(type, str):
-            raise TypeError(f"a task type must be a string, not {type!r}")
         if not self._times:
             self._start_thread("_times", self._time, "oompa-timer")
         id = f"{self._id_prefix}{next(self._ordinals):x}"

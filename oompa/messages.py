@@ -91,15 +91,14 @@ def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) 
         raise UnreadableRequest(f"a request must be JSON: {_brief(error)}") from None
     if type(fields) is not dict:
         raise UnreadableRequest(f"a request must be a JSON object, not {_json_name(fields)}")
-    get = fields.get
-    id = get("id", MISSING)
+    id = fields.get("id", MISSING)
     if type(id) is not str and id is not MISSING and not _can_return(codec, id):
         raise UnreadableRequest("the id of a request must be JSON that can be sent back")
-    task = get("type")
+    task = fields.get("type")
     if type(task) is not str:
         problem = f'the "type" of a request must be a string, not {_json_name(task)}'
         raise UnreadableRequest(problem, None if id is MISSING else id)
-    return Request(task, get("payload"), id, connection)
+    return Request(task, fields.get("payload"), id, connection)
 
 
 class RequestWriter:
@@ -117,12 +116,18 @@ class RequestWriter:
 
         Raises one of ``NOT_JSON`` for a payload, or a type, that is not JSON.
         """
-        head = self._heads.get(type) or self._make_head(type)
+        try:
+            head = self._heads[type]
+        except (KeyError, TypeError):
+            head = self._make_head(type)
         if payload is MISSING:
             return b'%b%b"}' % (head, id.encode())
-        return b'%b%b","payload":%b}' % (head, id.encode(), self._encode(payload))
+        encode = self._encode
+        return b'%b%b","payload":%b}' % (head, id.encode(), encode(payload))
 
     def _make_head(self, type: str) -> bytes:
+        if not isinstance(type, str):
+            raise TypeError(f"a task type must be a string, not {type!r}")
         head = b'{"type":%b,"id":"' % self._encode(type)
         if len(self._heads) < _HEADS_LIMIT:
             self._heads[type] = head

@@ -89,7 +89,8 @@ class Pipeline:
         id = request.id
         try:
             if request.type in self._schema:
-                reply = Reply(OK, id, self._run(request))
+                run = self._run
+                reply = Reply(OK, id, run(request))
             elif request.type == PING:
                 reply = Reply(OK, id, self.check_health())
             else:

@@ -138,7 +138,7 @@ class Turns:
 
     def _lead(self, me: _Waiter, deadline: Optional[float]) -> None:
         """Read until the call is settled, its time is over or the channel ends."""
-        channel, call = self._channel, me.call
+        channel, call, apply = self._channel, me.call, self._apply
         assert channel is not None
         closed: Optional[ChannelClosed] = None
         try:
@@ -149,7 +149,7 @@ class Turns:
                     if left <= 0:
                         break
                     wait = left if left < TICK else None
-                self._apply(channel.receive(wait))
+                apply(channel.receive(wait))
         except ChannelClosed as ended:
             closed = ended
         except BaseException:

@@ -84,12 +84,13 @@ def test_a_second_reply_to_a_request_is_dropped(exchange):
     dispatch(exchange, "a")
     exchange.received("a")
     assert exchange.received("a") is None
+    assert exchange.find("a") is None
 
 
 @pytest.mark.parametrize("id", ["unknown", None, 7, 1.5, True, [], {}, ["a"], {"a": 1}, ""])
 def test_a_reply_that_nobody_waits_for_is_dropped_whatever_its_id(exchange, id):
     dispatch(exchange, "a")
-    assert exchange.received(id) is None
+    assert exchange.find(id) is None
     assert len(exchange) == 1
 
 
