@@ -76,12 +76,12 @@ class Link:
         self._attempts = options.attempts
         self._max_message_size = options.max_message_size
         self._callbacks = Callbacks(logger)
-        self._turns = Turns(self._apply)
-        #: Return when a call is settled or its timeout, in seconds, is over; reads the connection meanwhile.
-        self.wait_for: Callable[[Call, Optional[float]], None] = self._turns.wait_for
         self._backoff = Backoff(options.reconnect_interval, options.max_reconnect_interval)
         tolerance = None if options.tolerance is None else Tolerance(*options.tolerance, monotonic())
         self._exchange = Exchange(options.max_pending, tolerance)
+        self._turns = Turns(self._apply, self._exchange.__len__)
+        #: Return when a call is settled or its timeout, in seconds, is over; reads the connection meanwhile.
+        self.wait_for: Callable[[Call, Optional[float]], None] = self._turns.wait_for
         self._state = threading.Lock()
         self._channel: Optional[Channel] = None
         self._opening: Optional[ClientOpening] = None
@@ -105,12 +105,15 @@ class Link:
         self._start_thread("_times", self._time, "oompa-timer")
         self._start_thread("_keeps", self._keep, "oompa-keeper")
 
-    def dispatch(self, type: str, payload: Any = MISSING, timeout: Optional[float] = None, owner: Any = None) -> Call:
+    def dispatch(
+        self, type: str, payload: Any, timeout: Optional[float] = None, owner: Any = None, is_awaited: bool = False
+    ) -> Call:
         """Send a request, now or when there is a connection.
 
         Args:
             timeout: The limit of this request, instead of ``timeout`` and ``attempts``.
             owner: Kept alive until the call is done.
+            is_awaited: Whether the caller goes on to wait for the reply.
 
         Raises:
             ClientClosed, TooManyPending: It was not dispatched.
@@ -135,6 +138,8 @@ class Link:
             self._send(channel, pending)
         if pending.deadline < self._timer_due:
             self._nudges.put(None)
+        if not is_awaited and self._turns.is_dozing:
+            self._turns.rouse()
         return call
 
     def forget(self, call: Call) -> None:
@@ -171,6 +176,7 @@ class Link:
             opening.abort()
         if channel is not None:
             channel.close(CloseCode.GOING_AWAY)
+            self._turns.rouse()
             self._join(self._threads, deadline - min(_ENDING_TIME, self._options.close_timeout / 2))
             channel.abort("the client was closed")
         self._join(self._threads, deadline)

@@ -3,7 +3,8 @@
 A caller that waits for its reply reads the socket itself (it *leads*), which spares it being woken by another thread. When
 its own reply is there it passes the lead to another waiting caller, or leaves it free. The *keeper*, the link's own
 thread, takes the lead when it has been free for a few milliseconds, so pings, closing and replies that nobody waits for
-are read as well, and steps down when a caller waits.
+are read as well, and steps down when a caller waits. While each reply that is to come has a caller waiting for it the keeper
+dozes: it looks less often, for many clients in one process would keep waking it for nothing.
 
 ``_lock`` guards the leader, the line of waiting callers, whether there is something to read and whether the keeper sleeps.
 Wakers are released and reading happens outside it. Every waker a thread sleeps on is released by: a leader that steps down
@@ -21,6 +22,10 @@ from .frames import Message
 
 #: Seconds the lead stays free before the keeper takes it; also how often the parked keeper looks while the lead changes.
 STALE = 0.005
+
+#: After so many looks that found a caller waiting for each reply the keeper dozes: so many seconds between two looks.
+_QUIET_LOOKS = 8
+_DOZE = 0.05
 
 #: Seconds of silence after which a leading caller looks whether its call was settled elsewhere.
 TICK = 0.02
@@ -54,10 +59,14 @@ class Turns:
 
     Args:
         apply: Deals with the messages a leader has read.
+        expected: How many replies are to come, told without a lock.
     """
 
-    def __init__(self, apply: Apply) -> None:
+    def __init__(self, apply: Apply, expected: Callable[[], int]) -> None:
         self._apply = apply
+        self._expected = expected
+        #: Whether a request whose reply nobody waits for needs ``rouse``.
+        self.is_dozing = False
         self._lock = threading.Lock()
         self._channel: Optional[Channel] = None
         self._leader: Optional[object] = None
@@ -121,8 +130,9 @@ class Turns:
 
         While one caller leads for long the keeper sleeps; a lead that is left free wakes it.
         """
-        leads = -1
+        leads, quiet_looks = -1, 0
         while True:
+            self.is_dozing = True  # before it asks what is expected; who expects more does so before looking here
             with self._lock:
                 if isinstance(self._leader, _Waiter) and self._leader.is_gone:
                     self._leader = None
@@ -134,7 +144,15 @@ class Turns:
                     return None
                 self._keeper_sleeps = is_stale
                 leads = self._leads
-            self._keeper_waker.acquire(timeout=_LOOK if is_stale else STALE)
+                callers = len(self._line) + (self._leader is not None)
+            quiet_looks = quiet_looks + 1 if self._expected() <= callers else 0
+            self.is_dozing = quiet_looks > _QUIET_LOOKS
+            if self._keeper_waker.acquire(timeout=_LOOK if is_stale else _DOZE if self.is_dozing else STALE):
+                quiet_looks = 0
+
+    def rouse(self) -> None:
+        """There is something to read that nobody may wait for: the keeper is to look whether it is needed. Any thread."""
+        release(self._keeper_waker)
 
     def _lead(self, me: _Waiter, deadline: Optional[float]) -> None:
         """Read until the call is settled, its time is over or the channel ends."""

@@ -229,6 +229,35 @@ def test_call_timeout_replaces_the_limit_of_one_request(serve, connect):
         release.set()
 
 
+def let_keeper_doze(client):
+    """Make calls that are waited for, one after the other, for as long as it takes."""
+    ends = time.monotonic() + 0.2
+    while time.monotonic() < ends or not client._link._turns.is_dozing:
+        assert client.call("ADD", {"x": 1, "y": 1}) == 2
+        assert time.monotonic() < ends + CEILING
+
+
+def test_closing_does_not_wait_for_a_keeper_that_dozes(serve, connect, monkeypatch):
+    monkeypatch.setattr("oompa.turns._DOZE", 10 * CEILING)
+    client = connect(serve(CALCULATOR), close_timeout=10 * CEILING)
+    let_keeper_doze(client)
+    closer = threading.Thread(target=client.close, daemon=True)
+    closer.start()
+    closer.join(CEILING)
+    assert not closer.is_alive()
+
+
+def test_a_callback_comes_at_once_after_many_calls_that_were_waited_for(serve, connect, monkeypatch):
+    monkeypatch.setattr("oompa.turns._DOZE", 10 * CEILING)
+    client = connect(serve(CALCULATOR))
+    for start in ("dispatch", "ping"):
+        let_keeper_doze(client)
+        done = threading.Event()
+        call = client.ping() if start == "ping" else client.dispatch("ADD", {"x": 1, "y": 1})
+        call.add_done_callback(lambda _: done.set())
+        assert done.wait(CEILING)
+
+
 def test_cancelled_call_is_forgotten_and_its_reply_dropped(serve, connect):
     release = threading.Event()
     client = connect(serve({"WAIT": lambda _: release.wait(CEILING), **CALCULATOR}))

@@ -84,7 +84,8 @@ class Client:
     """What a link is to this module: calls by id, and the keeper's thread."""
 
     def __init__(self):
-        self.turns = Turns(self.apply)
+        self.unanswered = 0  # beyond the calls that somebody waits for
+        self.turns = Turns(self.apply, lambda: self.unanswered)
         self.applied = []  # tuples of a call's id and the name of the thread that applied its message
         self.closed = queue.Queue()
         self.on_apply = None
@@ -294,6 +295,44 @@ def test_the_keeper_sleeps_while_one_caller_reads_for_long_and_wakes_when_the_le
     channel.await_reader("keeper")
 
 
+def call_until(condition, client, channel):
+    """Callers that lead, one after the other, until the condition is true."""
+    deadline = time.monotonic() + CEILING
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        caller = Caller(client.dispatch("a"))
+        channel.replies(("a", 1))
+        assert caller.outcome() == 1
+
+
+@pytest.fixture
+def drowsy(monkeypatch):
+    """A keeper that dozes soon, and for ever."""
+    monkeypatch.setattr(module, "STALE", 0.02)
+    monkeypatch.setattr(module, "_QUIET_LOOKS", 2)
+    monkeypatch.setattr(module, "_DOZE", 10 * CEILING)
+
+
+def test_a_keeper_that_dozes_is_roused_for_a_reply_that_nobody_waits_for(client, drowsy):
+    channel = client.keep()
+    call_until(lambda: client.turns.is_dozing, client, channel)
+    call = client.dispatch("b")
+    client.unanswered = 1
+    client.turns.rouse()
+    channel.replies(("b", 2))
+    assert settled(call) == 2
+
+
+def test_the_keeper_does_not_doze_while_a_reply_is_to_come_that_nobody_waits_for(client, drowsy):
+    channel = client.keep()
+    client.unanswered = 2  # one more than there are callers
+    ends = time.monotonic() + 0.3
+    call_until(lambda: time.monotonic() > ends, client, channel)
+    call = client.dispatch("b")
+    channel.replies(("b", 2))
+    assert settled(call) == 2
+
+
 def test_a_leader_passes_the_lead_to_the_next_in_line(client, line, shy):
     channel = client.keep()
     callers = line("a", "b", "c", "d")
@@ -419,7 +458,7 @@ def test_the_lead_does_not_come_to_a_caller_that_an_interruption_kept_from_leavi
 
 
 def test_the_lead_does_not_stay_with_a_caller_that_an_interruption_kept_from_leaving():
-    turns = Turns(apply=None)
+    turns = Turns(apply=None, expected=int)
     turns._leader = gone = module._Waiter(call=None)
     gone.is_gone = True
     assert turns._park() is None
