@@ -265,7 +265,8 @@ class Link:
             self._send(channel, pending)
         if was_lost:
             self._emit("reconnected")
-        self._nudges.put(None)  # the timer minds the new channel's pings
+        if channel.check_due() < self._timer_due:
+            self._nudges.put(None)  # the timer minds the new channel's pings
         return channel
 
     def _connect(self) -> Channel:
