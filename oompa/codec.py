@@ -95,7 +95,6 @@ def _is_encodable(value: Any) -> bool:
 
 
 _SCALARS = frozenset({str, int, bool, type(None)})
-_KEYS = frozenset({str})
 _CONTAINERS = (dict, list, tuple)
 
 
@@ -103,14 +102,15 @@ def _is_plain(value: Any) -> bool:
     """Whether ``value`` consists of JSON's own types alone, exactly: no subclasses, no NaN, no keys but strings."""
     kind = type(value)
     if kind is dict:
-        if not _KEYS.issuperset(map(type, value)):
-            return False
-        value = value.values()
-    elif kind in _SCALARS:
+        for key, item in value.items():
+            if type(key) is not str or not (type(item) in _SCALARS or _is_plain(item)):
+                return False
         return True
-    elif kind is float:
+    if kind in _SCALARS:
+        return True
+    if kind is float:
         return math.isfinite(value)
-    elif kind is not list and kind is not tuple:
+    if kind is not list and kind is not tuple:
         return False
     return _SCALARS.issuperset(map(type, value)) or all(map(_is_plain, value))
 

@@ -121,7 +121,7 @@ class Link:
         """
         if not self._times:
             self._start_thread("_times", self._time, "oompa-timer")
-        id = f"{self._id_prefix}{next(self._ordinals):x}"
+        id = f"{self._id_prefix}{next(self._ordinals)}"
         text = self._writer.write(type, id, payload)
         if len(text) > self._max_message_size:
             raise ValueError(f"the request of {len(text)} bytes exceeds max_message_size of {self._max_message_size}")
