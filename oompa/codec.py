@@ -82,7 +82,7 @@ def _chunks_of(encoder: json.JSONEncoder) -> Callable[[Any], Iterable[str]]:
 
 
 def _needs_no_escape(text: str) -> bool:
-    """Whether ``text`` is JSON as it stands, between quotes (:rfc:`8259#section-7`); False when that would take long to tell."""
+    """Whether ``text`` is JSON as it stands, between quotes (:rfc:`8259#section-7`); False where that takes long to tell."""
     return text.isascii() and not any(map(text.__contains__, _ESCAPED))
 
 

@@ -27,7 +27,7 @@ from .emitter import Emitter
 from .errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError
 from .exchange import Effect, Exchange, Pending, Reconnect, Send
 from .frames import Message
-from .messages import MISSING, OK, RequestWriter, read_reply
+from .messages import OK, RequestWriter, read_reply
 from .opening import Address, ClientOpening, NotTrusted
 from .options import seconds
 from .policy import BLAMING_CODES, Backoff, CloseCode, Tolerance, is_refusal

@@ -111,9 +111,11 @@ class Turns:
             self._channel = channel
             self._lost = None
             self._leader = self
-        self._read_as_keeper(channel)
-        while (closed := self._park()) is None:
+        closed: Optional[ChannelClosed] = None
+        while closed is None:
             self._read_as_keeper(channel)
+            closed = self._park()
+            self.is_dozing = False
         return closed
 
     def _read_as_keeper(self, channel: Channel) -> None:

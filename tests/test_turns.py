@@ -321,6 +321,7 @@ def test_a_keeper_that_dozes_is_roused_for_a_reply_that_nobody_waits_for(client,
     client.turns.rouse()
     channel.replies(("b", 2))
     assert settled(call) == 2
+    assert not client.turns.is_dozing  # it reads
 
 
 def test_the_keeper_does_not_doze_while_a_reply_is_to_come_that_nobody_waits_for(client, drowsy):
