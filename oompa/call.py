@@ -1,7 +1,7 @@
-"""The Future a dispatch gives back.
+"""The Future a dispatch gives back, and what ``Client.call`` waits for.
 
-It differs from a plain ``concurrent.futures.Future`` in this: a thread that waits in ``result`` reads the connection itself
-instead of being woken by the thread that does; callbacks run on the client's callback thread; cancelling forgets the
+The Future differs from a plain ``concurrent.futures.Future`` in this: a thread that waits in ``result`` reads the connection
+itself instead of being woken by the thread that does; callbacks run on the client's callback thread; cancelling forgets the
 request; and the condition variable of a Future, half of what it costs, is made when somebody needs it, which for
 ``result`` nobody does. ``wait``, ``as_completed`` and ``asyncio.wrap_future`` work as on any Future, through the names that
 concurrent.futures shares between its own modules (``_state``, ``_condition``, ``_waiters``, ``_done_callbacks``).
@@ -185,6 +185,46 @@ class Call(Future):  # type: ignore[type-arg]
                     self._waiters, self._done_callbacks = [], []
                     self._made = threading.Condition()
         return self._made
+
+
+class AwaitedCall:
+    """A request that only the thread that makes it waits for, and knows of: it needs no condition, callbacks or cancelling.
+
+    Settled twice at a time, say by its reply and by the timer, it ends with either.
+    """
+
+    __slots__ = ("is_settled", "_outcome", "_waker")
+    _outcome: tuple[Any, Optional[BaseException]]
+
+    def __init__(self) -> None:
+        self.is_settled = False
+        self._waker: Optional[threading.Lock] = None
+
+    def outcome(self) -> Any:
+        """The result, or the error raised. Once, and only when it is settled."""
+        result, error = self._outcome
+        if error is None:
+            return result
+        try:
+            raise error
+        finally:
+            del error, self._outcome  # no cycle of the error and the frame it was raised in
+
+    def settle(self, result: Any = None, error: Optional[BaseException] = None) -> None:
+        """Set the result or the error."""
+        self._outcome = (result, error)
+        self.is_settled = True
+        waker = self._waker
+        if waker is not None:
+            release(waker)
+
+    def add_waker(self, waker: threading.Lock) -> None:
+        """Release ``waker`` when the call is settled. Look at ``is_settled`` afterwards: it may be already."""
+        self._waker = waker
+
+    def remove_waker(self, waker: threading.Lock) -> None:
+        """Forget ``waker``."""
+        self._waker = None
 
 
 def release(waker: threading.Lock) -> None:

@@ -143,7 +143,7 @@ class Client(Listenable):
             RemoteError, RequestTimeout, ConnectionLost, ClientClosed: As the Future of ``dispatch``.
             TooManyPending, ValueError, TypeError: As ``dispatch``.
         """
-        return self._link.dispatch(type, payload, timeout, self, True).result()
+        return self._link.call(type, payload, timeout)
 
     def ping(self, timeout: Optional[float] = None) -> Call:
         """Ask for the server's health: a Future of what its healthcheck returned, or RemoteError.

@@ -19,12 +19,12 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Callable, Mapping, NamedTuple, Optional, Union
 
-from .call import Call
+from .call import AwaitedCall, Call
 from .callbacks import Callbacks
 from .channel import Channel, ChannelClosed
 from .codec import Codec
 from .emitter import Emitter
-from .errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError
+from .errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError, TooManyPending
 from .exchange import Effect, Exchange, Pending, Reconnect, Send
 from .frames import Message
 from .messages import OK, RequestWriter, read_reply
@@ -32,7 +32,7 @@ from .opening import Address, ClientOpening, NotTrusted
 from .options import seconds
 from .policy import BLAMING_CODES, Backoff, CloseCode, Tolerance, is_refusal
 from .streams import stream_of
-from .turns import Turns
+from .turns import Settled, Turns
 
 Headers = Union[None, Mapping[str, str], Callable[[], Mapping[str, str]]]
 
@@ -81,7 +81,7 @@ class Link:
         self._exchange = Exchange(options.max_pending, tolerance)
         self._turns = Turns(self._apply, self._exchange.__len__)
         #: Return when a call is settled or its timeout, in seconds, is over; reads the connection meanwhile.
-        self.wait_for: Callable[[Call, Optional[float]], None] = self._turns.wait_for
+        self.wait_for: Callable[[Settled, Optional[float]], None] = self._turns.wait_for
         self._state = threading.Lock()
         self._channel: Optional[Channel] = None
         self._opening: Optional[ClientOpening] = None
@@ -105,27 +105,38 @@ class Link:
         self._start_thread("_times", self._time, "oompa-timer")
         self._start_thread("_keeps", self._keep, "oompa-keeper")
 
-    def dispatch(
-        self, type: str, payload: Any, timeout: Optional[float] = None, owner: Any = None, is_awaited: bool = False
-    ) -> Call:
+    def dispatch(self, type: str, payload: Any, timeout: Optional[float] = None, owner: Any = None) -> Call:
         """Send a request, now or when there is a connection.
 
         Args:
             timeout: The limit of this request, instead of ``timeout`` and ``attempts``.
             owner: Kept alive until the call is done.
-            is_awaited: Whether the caller goes on to wait for the reply.
 
         Raises:
             ClientClosed, TooManyPending: It was not dispatched.
             ValueError, TypeError: The payload is not JSON, or the request exceeds ``max_message_size``.
         """
+        id = f"{self._id_prefix}{next(self._ordinals)}"
+        call = Call(self, id, type, owner)
+        self._send_new(type, id, payload, timeout, call)
+        if self._turns.is_dozing:
+            self._turns.rouse()
+        return call
+
+    def call(self, type: str, payload: Any, timeout: Optional[float] = None) -> Any:
+        """Send a request and wait: ``dispatch(...).result()`` without what makes a Future. Raises what both do."""
+        call = AwaitedCall()
+        self._send_new(type, f"{self._id_prefix}{next(self._ordinals)}", payload, timeout, call)
+        wait_for = self.wait_for
+        wait_for(call, None)
+        return call.outcome()
+
+    def _send_new(self, type: str, id: str, payload: Any, timeout: Optional[float], call: Union[Call, AwaitedCall]) -> None:
         if not self._times:
             self._start_thread("_times", self._time, "oompa-timer")
-        id = f"{self._id_prefix}{next(self._ordinals)}"
         text = self._writer.write(type, id, payload)
         if len(text) > self._max_message_size:
             raise ValueError(f"the request of {len(text)} bytes exceeds max_message_size of {self._max_message_size}")
-        call = Call(self, id, type, owner)
         if timeout is None:
             pending = Pending(id, text, self._timeout, self._attempts, call)
         else:
@@ -133,14 +144,24 @@ class Link:
         with self._state:
             if self._refusal is not None:
                 raise ClientClosed(self._refusal)
-            channel = self._channel if self._exchange.dispatched(pending, monotonic()) else None
+            try:
+                is_open = self._exchange.dispatched(pending, monotonic())
+            except TooManyPending:
+                if not self._forget_settled_locked():
+                    raise
+                is_open = self._exchange.dispatched(pending, monotonic())
+            channel = self._channel if is_open else None
         if channel is not None:
             self._send(channel, pending)
         if pending.deadline < self._timer_due:
             self._nudges.put(None)
-        if not is_awaited and self._turns.is_dozing:
-            self._turns.rouse()
-        return call
+
+    def _forget_settled_locked(self) -> int:
+        """Forget what has its reply, and return how many: a caller may be back before the thread that read it does so."""
+        settled = [pending for pending in self._exchange.waiting() if pending.future.is_settled]
+        for pending in settled:
+            self._exchange.received(pending.id)
+        return len(settled)
 
     def forget(self, call: Call) -> None:
         """The call was cancelled."""
@@ -195,7 +216,7 @@ class Link:
             self._threads = []
             self.wait_for = self._refuse
 
-    def _refuse(self, call: Call, timeout: Optional[float]) -> None:
+    def _refuse(self, call: Settled, timeout: Optional[float]) -> None:
         raise ClientClosed(str(self._refusal))
 
     # Threads.
@@ -368,6 +389,7 @@ class Link:
     # Whoever reads, and whoever has effects to carry out.
 
     def _apply(self, messages: list[Message]) -> None:
+        answered = []
         for message in messages:
             try:
                 kind, id, value = read_reply(self._codec, message)
@@ -378,10 +400,13 @@ class Link:
             pending = self._exchange.find(id)
             if pending is not None:  # settled before it is forgotten: if this is interrupted, the timer finds it
                 pending.future.settle(value, None if kind == OK else RemoteError(value))
-                with self._state:
-                    self._exchange.received(id)
+                answered.append(id)
             if self._emitter.table:
                 self._emit(f"{kind}:{id}", value)
+        if answered:
+            with self._state:
+                for id in answered:
+                    self._exchange.received(id)
 
     def _perform(self, effects: list[Effect], channel: Optional[Channel]) -> None:
         for effect in effects:

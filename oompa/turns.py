@@ -14,9 +14,9 @@ in its favour, the settling of its call, or a timeout.
 import threading
 from collections import deque
 from time import monotonic
-from typing import Callable, Optional
+from typing import Callable, Optional, Protocol
 
-from .call import Call, release
+from .call import release
 from .channel import Channel, ChannelClosed
 from .frames import Message
 
@@ -40,6 +40,18 @@ _KEEPER_LOOK = 60.0
 Apply = Callable[[list[Message]], None]
 
 
+class Settled(Protocol):
+    """What a caller waits for."""
+
+    is_settled: bool
+
+    def add_waker(self, waker: threading.Lock) -> None:
+        """Release ``waker`` when it is settled; the caller looks at ``is_settled`` afterwards."""
+
+    def remove_waker(self, waker: threading.Lock) -> None:
+        """Forget ``waker``."""
+
+
 class _Waiter:
     """A caller that waits: leading, in line, or neither. Asleep it waits to acquire ``waker``.
 
@@ -48,7 +60,7 @@ class _Waiter:
 
     __slots__ = ("call", "waker", "is_gone")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Settled) -> None:
         self.call = call
         self.is_gone = False
         self.waker: Optional[threading.Lock] = None
@@ -77,7 +89,7 @@ class Turns:
         self._keeper_waker = threading.Lock()
         self._keeper_waker.acquire()
 
-    def wait_for(self, call: Call, timeout: Optional[float]) -> None:
+    def wait_for(self, call: Settled, timeout: Optional[float]) -> None:
         """Read, or stand in line, until ``call`` is done or ``timeout`` seconds have passed. Any thread."""
         deadline = None if timeout is None else monotonic() + timeout
         me = _Waiter(call)

@@ -10,7 +10,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, 
 import pytest
 
 from oompa import call as module
-from oompa.call import Call, release
+from oompa.call import AwaitedCall, Call, release
 from oompa.errors import RemoteError, RequestTimeout
 
 CEILING = 10.0  # seconds until a wait counts as failed
@@ -527,3 +527,58 @@ def test_releasing_a_waker_twice_is_as_good_as_once():
     release(waker)
     assert waker.acquire(blocking=False)
     assert not waker.acquire(blocking=False)
+
+
+# A call that only the thread that makes it waits for.
+
+
+def test_an_awaited_call_has_the_result_it_was_settled_with():
+    call = AwaitedCall()
+    assert not call.is_settled
+    call.settle({"a": 1})
+    assert call.is_settled
+    assert call.outcome() == {"a": 1}
+
+
+def test_an_awaited_call_raises_the_error_it_was_settled_with_and_keeps_no_cycle():
+    error = RemoteError("no")
+    call, gone = AwaitedCall(), weakref.ref(error)
+    call.settle(error=error)
+    with pytest.raises(RemoteError) as caught:
+        call.outcome()
+    assert caught.value is error
+    gc.collect()
+    gc.disable()
+    try:
+        del error, caught
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_the_waker_of_an_awaited_call_finds_it_done():
+    call, seen = AwaitedCall(), []
+
+    class Waker:
+        def release(self):
+            seen.append(call.is_settled)
+
+    call.add_waker(Waker())
+    call.settle(7)
+    assert seen == [True]
+
+
+def test_a_waker_that_was_removed_from_an_awaited_call_is_left_asleep():
+    call, waker = AwaitedCall(), asleep()
+    call.add_waker(waker)
+    call.remove_waker(waker)
+    call.settle(7)
+    assert not waker.acquire(blocking=False)
+
+
+def test_an_awaited_call_that_settles_twice_has_one_of_the_two_outcomes():
+    call = AwaitedCall()
+    call.settle(7)
+    call.settle(error=RequestTimeout("too late"))
+    with pytest.raises(RequestTimeout):
+        call.outcome()

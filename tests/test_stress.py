@@ -124,7 +124,16 @@ class Caller(threading.Thread):
 
     def run(self):
         """Call until it is over or the client is closed."""
-        uses = (self._wait, self._wait_a_little, self._gather, self._cancel, self._limit, self._limit_a_ping, self._walk_away)
+        uses = (
+            self._wait,
+            self._call,
+            self._wait_a_little,
+            self._gather,
+            self._cancel,
+            self._limit,
+            self._limit_a_ping,
+            self._walk_away,
+        )
         try:
             while not self._over.is_set():
                 self._random.choice(uses)()
@@ -133,16 +142,28 @@ class Caller(threading.Thread):
         except BaseException as fault:
             self._ledger.faults.append(fault)
 
-    def _dispatch(self, **may):
+    def _request(self):
         number, type = next(self._numbers), self._random.choice(("ECHO", "ECHO", "ECHO", "SLOW", "FAIL"))
-        payload = {"number": number, "seconds": self._random.uniform(0.002, 0.009)}
-        return self._ledger.enter(self._client.dispatch(type, payload), number, type, **may)
+        return type, {"number": number, "seconds": self._random.uniform(0.002, 0.009)}
+
+    def _dispatch(self, **may):
+        type, payload = self._request()
+        return self._ledger.enter(self._client.dispatch(type, payload), payload["number"], type, **may)
 
     def _wait(self):
         try:
             self._dispatch().result()
         except RemoteError:
             pass
+
+    def _call(self):
+        type, payload = self._request()
+        try:
+            assert self._client.call(type, payload) == payload["number"]
+        except RemoteError as error:
+            assert type == "FAIL" and error.error == f"LookupError: {payload['number']}"
+        else:
+            assert type != "FAIL"
 
     def _wait_a_little(self):
         call = self._dispatch()
@@ -258,3 +279,23 @@ def test_waiting_for_many_calls_ends_when_all_are_done(server, connect, codec, s
         assert done == set(calls) and not not_done
         calls = [client.dispatch("ECHO", {"number": number}) for number in range(choices.choice((3, 100, 300)))]
         assert len(list(concurrent.futures.as_completed(calls, CEILING))) == len(calls)
+
+
+def test_a_caller_whose_call_is_done_never_finds_too_many_pending(server, connect, codec, seed):
+    callers = 8
+    client = connect(server, codec=codec, max_pending=callers, **QUICK, **PATIENT)
+    faults, end = [], time.monotonic() + SECONDS
+
+    def call_again_and_again(number):
+        try:
+            while time.monotonic() < end:
+                assert client.call("ECHO", {"number": number}) == number
+                assert client.dispatch("ECHO", {"number": number}).result() == number
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=call_again_and_again, args=(n,), daemon=True) for n in range(callers)]
+    for thread in threads:
+        thread.start()
+    join(threads)
+    assert not faults, faults
