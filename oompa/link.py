@@ -210,6 +210,7 @@ class Link:
 
     def disown(self) -> None:
         """This process is a fork: the connection, the locks and the threads are the parent's, and so are the ids."""
+        self._state = threading.Lock()  # a thread of the parent may have held it
         self._id_prefix = secrets.token_urlsafe(9)
         if self._keeps or self._times:
             self._refusal = "this client belongs to the process that made it; make a new one after fork"
@@ -283,7 +284,7 @@ class Link:
             return None
         self._backoff.succeeded()
         for pending in to_send:
-            self._send(channel, pending)
+            self._send_again(channel, pending)
         if was_lost:
             self._emit("reconnected")
         if channel.check_due() < self._timer_due:
@@ -412,7 +413,7 @@ class Link:
         for effect in effects:
             if isinstance(effect, Send):
                 if channel is not None and not channel.is_stalled:  # else the last copy is still on its way
-                    self._send(channel, effect.pending)
+                    self._send_again(channel, effect.pending)
             elif isinstance(effect, Reconnect):
                 self._logger.warning("%s; reconnecting", effect.reason)
                 if channel is not None:
@@ -428,6 +429,10 @@ class Link:
         except BaseException:
             channel.abort("interrupted while sending")
             raise
+
+    def _send_again(self, channel: Channel, pending: Pending) -> None:
+        if not pending.future.is_settled:  # whoever settled it may have been interrupted before it was forgotten
+            self._send(channel, pending)
 
     def _emit(self, event: str, *args: Any) -> None:
         if self._emitter.has(event):

@@ -279,6 +279,16 @@ def test_done_call_cannot_be_cancelled(serve, connect):
     assert not call.cancel() and call.result() == 1
 
 
+def test_a_call_whose_reader_was_interrupted_before_it_was_forgotten_is_not_sent_again(serve, connect):
+    runs = []
+    client = connect(serve({"RUN": runs.append}), no_server=True)
+    client.dispatch("RUN", 1).settle("the reply")
+    last = client.dispatch("RUN", 2)
+    client.start()
+    last.result(CEILING)
+    assert runs == [2]
+
+
 def test_max_pending_bounds_what_waits(connect, nowhere):
     client = connect(nowhere, max_pending=3)
     calls = [client.dispatch("ECHO") for _ in range(3)]
