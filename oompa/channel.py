@@ -73,7 +73,6 @@ class Channel:
         self._close_timeout = close_timeout
         self._is_client = is_client
         self._framing = frames.Framing(is_client)
-        self._frame = self._framing.text
         self._chunks = [received] if received else []
         self._writing = threading.Lock()
         self._outbox: deque[tuple[bytes, Optional[Waiting]]] = deque()
@@ -196,7 +195,7 @@ class Channel:
         Raises:
             ChannelClosed: The channel is closing or gone; the message was not sent whole.
         """
-        frame = self._frame
+        frame = self._framing.text
         with self._writing:
             if not self.is_open:
                 raise self._closed()
@@ -224,7 +223,7 @@ class Channel:
                 raise self._closed()
             self._outbox.append((text, waiting))
             return self._flush()
-        frame = self._frame
+        frame = self._framing.text
         try:
             if not self.is_open:  # looked at under the lock: nothing follows a close frame
                 raise self._closed()
@@ -379,7 +378,7 @@ class Channel:
         """The next frames to write, None for none. Needs ``_writing``."""
         if self._control_due and (control := self._next_control()) is not None:
             return control
-        outbox, frame, batch, size = self._outbox, self._frame, [], 0
+        outbox, frame, batch, size = self._outbox, self._framing.text, [], 0
         while outbox and size < _WRITE_SIZE:
             text, waiting = outbox.popleft()
             if waiting is None or not waiting.is_settled:
