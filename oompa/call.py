@@ -190,7 +190,7 @@ class Call(Future):  # type: ignore[type-arg]
 class AwaitedCall:
     """A request that only the thread that makes it waits for, and knows of: it needs no condition, callbacks or cancelling.
 
-    Settled twice at a time, say by its reply and by the timer, it ends with either.
+    Once settled it keeps its outcome; settled twice at a time, say by its reply and by the timer, it ends with either.
     """
 
     __slots__ = ("is_settled", "_outcome", "_waker")
@@ -211,9 +211,10 @@ class AwaitedCall:
             del error, self._outcome  # no cycle of the error and the frame it was raised in
 
     def settle(self, result: Any = None, error: Optional[BaseException] = None) -> None:
-        """Set the result or the error."""
-        self._outcome = (result, error)
-        self.is_settled = True
+        """Set the result or the error, unless the call is done already; wake who waits, in either case."""
+        if not self.is_settled:
+            self._outcome = (result, error)
+            self.is_settled = True
         waker = self._waker
         if waker is not None:
             release(waker)

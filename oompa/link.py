@@ -17,7 +17,7 @@ import threading
 import weakref
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any, Callable, Mapping, NamedTuple, Optional, Union
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence, Union
 
 from .call import AwaitedCall, Call
 from .callbacks import Callbacks
@@ -85,6 +85,7 @@ class Link:
         self._state = threading.Lock()
         self._channel: Optional[Channel] = None
         self._opening: Optional[ClientOpening] = None
+        self._answered: Sequence[Pending] = ()  # what the thread that reads is settling, before it is forgotten
         self._refusal: Optional[str] = None
         self._threads: list[threading.Thread] = []
         self._keeps = False
@@ -132,6 +133,8 @@ class Link:
         return call.outcome()
 
     def _send_new(self, type: str, id: str, payload: Any, timeout: Optional[float], call: Union[Call, AwaitedCall]) -> None:
+        if self._refusal is not None:
+            raise ClientClosed(self._refusal)
         if not self._times:
             self._start_thread("_times", self._time, "oompa-timer")
         text = self._writer.write(type, id, payload)
@@ -146,22 +149,18 @@ class Link:
                 raise ClientClosed(self._refusal)
             try:
                 is_open = self._exchange.dispatched(pending, monotonic())
-            except TooManyPending:
-                if not self._forget_settled_locked():
+            except TooManyPending:  # a caller may be back before the thread that read its reply forgets it
+                settled = [each for each in self._answered if each.future.is_settled]
+                if not settled:
                     raise
+                for each in settled:
+                    self._exchange.received(each.id)
                 is_open = self._exchange.dispatched(pending, monotonic())
             channel = self._channel if is_open else None
         if channel is not None:
             self._send(channel, pending)
         if pending.deadline < self._timer_due:
             self._nudges.put(None)
-
-    def _forget_settled_locked(self) -> int:
-        """Forget what has its reply, and return how many: a caller may be back before the thread that read it does so."""
-        settled = [pending for pending in self._exchange.waiting() if pending.future.is_settled]
-        for pending in settled:
-            self._exchange.received(pending.id)
-        return len(settled)
 
     def forget(self, call: Call) -> None:
         """The call was cancelled."""
@@ -390,7 +389,8 @@ class Link:
     # Whoever reads, and whoever has effects to carry out.
 
     def _apply(self, messages: list[Message]) -> None:
-        answered = []
+        answered: list[Pending] = []
+        self._answered = answered
         for message in messages:
             try:
                 kind, id, value = read_reply(self._codec, message)
@@ -400,14 +400,15 @@ class Link:
                 continue
             pending = self._exchange.find(id)
             if pending is not None:  # settled before it is forgotten: if this is interrupted, the timer finds it
+                answered.append(pending)
                 pending.future.settle(value, None if kind == OK else RemoteError(value))
-                answered.append(id)
             if self._emitter.table:
                 self._emit(f"{kind}:{id}", value)
         if answered:
             with self._state:
-                for id in answered:
-                    self._exchange.received(id)
+                for pending in answered:
+                    self._exchange.received(pending.id)
+            self._answered = ()  # what they refer to goes here, where no lock is held
 
     def _perform(self, effects: list[Effect], channel: Optional[Channel]) -> None:
         for effect in effects:

@@ -116,9 +116,12 @@ class RequestWriter:
 
         Raises one of ``NOT_JSON`` for a payload, or a type, that is not JSON.
         """
+        head: Optional[bytes] = None
         try:
             head = self._heads[type]
-        except (KeyError, TypeError):
+        except (KeyError, TypeError):  # a new one, or none that can be
+            pass
+        if head is None:
             head = self._make_head(type)
         if payload is MISSING:
             return b'%b%b"}' % (head, id.encode())

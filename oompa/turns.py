@@ -8,7 +8,7 @@ dozes: it looks less often, for many clients in one process would keep waking it
 
 ``_lock`` guards the leader, the line of waiting callers, whether there is something to read and whether the keeper sleeps.
 Wakers are released and reading happens outside it. Every waker a thread sleeps on is released by: a leader that steps down
-in its favour, the settling of its call, or a timeout.
+in its favour, the settling of its call, ``rouse``, or a timeout.
 """
 
 import threading
@@ -20,10 +20,12 @@ from .call import release
 from .channel import Channel, ChannelClosed
 from .frames import Message
 
-#: Seconds the lead stays free before the keeper takes it; also how often the parked keeper looks while the lead changes.
+#: Seconds the lead stays free before the keeper takes it, unless it dozes; also how often the parked keeper looks while the
+#: lead changes.
 STALE = 0.005
 
-#: After so many looks that found a caller waiting for each reply the keeper dozes: so many seconds between two looks.
+#: After so many looks that found a caller waiting for each reply the keeper dozes: so many seconds between two looks. A lead
+#: that is left free then is taken after two of them, or at once if something is to come that nobody waits for.
 _QUIET_LOOKS = 8
 _DOZE = 0.05
 
@@ -96,6 +98,8 @@ class Turns:
         try:
             while not call.is_settled:
                 if deadline is not None and deadline <= monotonic():
+                    if self.is_dozing:
+                        self.rouse()
                     return
                 if self._take_or_join(me):
                     self._lead(me, deadline)

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import gc
+import json
 import os
 import socket
 import subprocess
@@ -287,6 +288,18 @@ def test_a_call_whose_reader_was_interrupted_before_it_was_forgotten_is_not_sent
     client.start()
     last.result(CEILING)
     assert runs == [2]
+
+
+def test_what_a_reply_lets_go_of_is_let_go_of_without_a_lock(connect, nowhere):
+    client, locked = connect(nowhere, no_server=True), []
+    calls = [client.dispatch("ECHO") for _ in range(3)]
+    replies = [json.dumps({"type": "OK", "id": call.id}) for call in calls]
+    for call in calls:
+        weakref.finalize(call, lambda: locked.append(client._link._state.locked()))
+    del call, calls
+    client._link._apply(replies)
+    gc.collect()
+    assert locked == [False] * 3
 
 
 def test_max_pending_bounds_what_waits(connect, nowhere):
@@ -611,8 +624,18 @@ def test_attribute_there_is_none_of_is_an_attribute_error():
 
 
 def test_type_must_be_a_string(connect, nowhere):
-    with pytest.raises(TypeError, match="task type"):
-        connect(nowhere).dispatch(7)
+    for type in (7, ["ADD"]):
+        with pytest.raises(TypeError, match="task type") as caught:
+            connect(nowhere).dispatch(type)
+        assert caught.value.__context__ is None
+
+
+def test_a_closed_client_says_so_whatever_it_is_given(connect, nowhere):
+    client = connect(nowhere)
+    client.close()
+    for use in (client.dispatch, client.call):
+        with pytest.raises(ClientClosed):
+            use("ADD", object())
 
 
 def test_plain_server_object_and_client_share_defaults():

@@ -324,6 +324,16 @@ def test_a_keeper_that_dozes_is_roused_for_a_reply_that_nobody_waits_for(client,
     assert not client.turns.is_dozing  # it reads
 
 
+def test_a_caller_that_gives_up_rouses_the_keeper(client, drowsy):
+    channel = client.keep()
+    call_until(lambda: client.turns.is_dozing, client, channel)
+    call = client.dispatch("b")
+    client.unanswered = 1
+    assert is_timeout(Caller(call, timeout=0.01).outcome())
+    channel.replies(("b", 2))
+    assert settled(call) == 2
+
+
 def test_the_keeper_does_not_doze_while_a_reply_is_to_come_that_nobody_waits_for(client, drowsy):
     channel = client.keep()
     client.unanswered = 2  # one more than there are callers
