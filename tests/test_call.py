@@ -494,9 +494,10 @@ def test_every_waker_is_released_when_the_call_is_done(call, finish):
     assert all(waker.acquire(blocking=False) for waker in wakers)
 
 
-def test_a_waker_finds_the_call_done(call):
+@pytest.mark.parametrize("is_future", [True, False])
+def test_a_waker_finds_the_call_done(driver, is_future):
     """Whoever wakes looks at ``is_settled`` next: woken before it is true, it would sleep for ever."""
-    seen = []
+    call, seen = Call(driver, "id-1", "ADD") if is_future else AwaitedCall(), []
 
     class Waker:
         def release(self):
@@ -554,18 +555,6 @@ def test_an_awaited_call_raises_the_error_it_was_settled_with_and_keeps_no_cycle
         assert gone() is None
     finally:
         gc.enable()
-
-
-def test_the_waker_of_an_awaited_call_finds_it_done():
-    call, seen = AwaitedCall(), []
-
-    class Waker:
-        def release(self):
-            seen.append(call.is_settled)
-
-    call.add_waker(Waker())
-    call.settle(7)
-    assert seen == [True]
 
 
 def test_a_waker_that_was_removed_from_an_awaited_call_is_left_asleep():
