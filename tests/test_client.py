@@ -230,6 +230,13 @@ def test_call_timeout_replaces_the_limit_of_one_request(serve, connect):
         release.set()
 
 
+@pytest.fixture
+def drowsy(monkeypatch):
+    """A keeper that dozes soon, and for ever."""
+    monkeypatch.setattr("oompa.turns._QUIET_LOOKS", 1)
+    monkeypatch.setattr("oompa.turns._DOZE", 10 * CEILING)
+
+
 def let_keeper_doze(client):
     """Make calls that are waited for, one after the other, for as long as it takes."""
     ends = time.monotonic() + 0.2
@@ -238,8 +245,7 @@ def let_keeper_doze(client):
         assert time.monotonic() < ends + CEILING
 
 
-def test_closing_does_not_wait_for_a_keeper_that_dozes(serve, connect, monkeypatch):
-    monkeypatch.setattr("oompa.turns._DOZE", 10 * CEILING)
+def test_closing_does_not_wait_for_a_keeper_that_dozes(serve, connect, drowsy):
     client = connect(serve(CALCULATOR), close_timeout=10 * CEILING)
     let_keeper_doze(client)
     closer = threading.Thread(target=client.close, daemon=True)
@@ -248,8 +254,7 @@ def test_closing_does_not_wait_for_a_keeper_that_dozes(serve, connect, monkeypat
     assert not closer.is_alive()
 
 
-def test_a_callback_comes_at_once_after_many_calls_that_were_waited_for(serve, connect, monkeypatch):
-    monkeypatch.setattr("oompa.turns._DOZE", 10 * CEILING)
+def test_a_callback_comes_at_once_after_many_calls_that_were_waited_for(serve, connect, drowsy):
     client = connect(serve(CALCULATOR))
     for start in ("dispatch", "ping"):
         let_keeper_doze(client)
