@@ -133,6 +133,7 @@ class Link:
         return call.outcome()
 
     def _send_new(self, type: str, id: str, payload: Any, timeout: Optional[float], call: Union[Call, AwaitedCall]) -> None:
+        """Make ``call`` pending and send its request, now or when there is a connection. Raises as ``dispatch``."""
         if self._refusal is not None:
             raise ClientClosed(self._refusal)
         if not self._times:

@@ -79,7 +79,7 @@ class Turns:
     def __init__(self, apply: Apply, expected: Callable[[], int]) -> None:
         self._apply = apply
         self._expected = expected
-        #: Whether a request whose reply nobody waits for needs ``rouse``.
+        #: Whether a request whose reply nobody waits for needs ``rouse``. The keeper alone writes it, without a lock.
         self.is_dozing = False
         self._lock = threading.Lock()
         self._channel: Optional[Channel] = None
