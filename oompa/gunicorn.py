@@ -24,7 +24,7 @@ from typing import Any
 from gunicorn.util import load_class
 from gunicorn.workers.gthread import ThreadWorker
 
-from .server import Server
+from .server.server import Server
 
 worker_class = "gthread"
 threads = int(os.environ.get("WEB_THREADS") or 64)

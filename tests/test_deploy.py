@@ -8,7 +8,7 @@ import pytest
 
 from oompa import Server
 from oompa import gunicorn as configuration
-from oompa.web import RETRY_AFTER
+from oompa.server.web import RETRY_AFTER
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples" / "deploy"
 

@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from oompa import Client, Server
 from oompa import gunicorn as configuration
-from oompa import web
+from oompa.server import web
 
 #: Seconds in which an idle server ends.
 IDLE_EXIT = 2.0

@@ -20,9 +20,9 @@ from conftest import CEILING, wait_until
 from deployed import deployed, free_port
 
 from oompa import RequestTimeout, Server
-from oompa.channel import Channel, ChannelClosed
-from oompa.policy import Silence
-from oompa.streams import TlsStream, stream_of
+from oompa.wire.channel import Channel, ChannelClosed
+from oompa.wire.heartbeat import Silence
+from oompa.wire.streams import TlsStream, stream_of
 
 MEBIBYTE = 1024 * 1024
 LOAD_CEILING = 60.0

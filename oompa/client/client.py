@@ -6,13 +6,13 @@ import weakref
 from functools import partial
 from typing import Any, Callable, Mapping, Optional
 
-from . import options
+from .. import options
+from ..emitter import Emitter, Listenable
+from ..wire.codec import codec_named
+from ..wire.messages import MISSING, PING
+from .address import parse_url, proxy_options
 from .call import Call
-from .codec import codec_named
-from .emitter import Emitter, Listenable
 from .link import Headers, Link, LinkOptions
-from .messages import MISSING, PING
-from .opening import parse_url, proxy_options
 
 _logger = logging.getLogger("oompa.client")
 

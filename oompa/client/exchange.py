@@ -10,8 +10,9 @@ one cost the same however many are pending, and the next deadline is at the head
 from copy import copy
 from typing import Any, Iterator, NamedTuple, Optional, Union
 
-from .errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending
-from .policy import BLAMING_CODES, Tolerance
+from ..errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending
+from ..wire.closing import BLAMING_CODES
+from .reconnecting import Tolerance
 
 Lane = dict[str, "Pending"]
 _NO_LANE: Lane = {}

@@ -19,19 +19,21 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence, Union
 
+from ..emitter import Emitter
+from ..errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError, TooManyPending
+from ..options import seconds
+from ..wire.channel import Channel, ChannelClosed
+from ..wire.closing import BLAMING_CODES, CloseCode
+from ..wire.codec import Codec
+from ..wire.frames import Message
+from ..wire.messages import OK, RequestWriter, read_reply
+from ..wire.streams import stream_of
+from .address import Address
 from .call import AwaitedCall, Call
 from .callbacks import Callbacks
-from .channel import Channel, ChannelClosed
-from .codec import Codec
-from .emitter import Emitter
-from .errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError, TooManyPending
 from .exchange import Effect, Exchange, Pending, Reconnect, Send
-from .frames import Message
-from .messages import OK, RequestWriter, read_reply
-from .opening import Address, ClientOpening, NotTrusted
-from .options import seconds
-from .policy import BLAMING_CODES, Backoff, CloseCode, Tolerance, is_refusal
-from .streams import stream_of
+from .opening import ClientOpening, NotTrusted
+from .reconnecting import Backoff, Tolerance, is_refusal
 from .turns import Settled, Turns
 
 Headers = Union[None, Mapping[str, str], Callable[[], Mapping[str, str]]]

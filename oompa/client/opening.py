@@ -1,203 +1,24 @@
-"""The two doors: how a WebSocket gets open on the server and on the client.
+"""The client's door: how a WebSocket gets open.
 
-simple-websocket finds the socket in a WSGI environ; websocket-client writes the request of the client and checks the
-answer, and goes through proxies. Both are used for that alone (see ``channel``). The only file that imports
-them; their errors end here.
+websocket-client writes the request and checks the answer, and goes through SOCKS proxies; it is used for that alone (see
+``oompa.wire.channel``). The only file that imports it; its errors end here.
 """
 
 import base64
-import binascii
-import hashlib
 import re
 import socket
 import ssl
 import threading
 import time
 from typing import Any, Mapping, NamedTuple, Optional
-from urllib.parse import unquote, urlsplit
 
-import simple_websocket
 import websocket
 
-from .errors import ConnectionLost, printable
+from ..errors import ConnectionLost, printable
+from .address import Address
 
 #: Bytes the answer to a handshake may have; a real one has a few hundred.
 _ANSWER_LIMIT = 65536
-
-
-# The server's door.
-
-
-class BadHandshake(Exception):
-    """An upgrade request that is none. ``status`` and ``headers`` are for the answer."""
-
-    def __init__(self, problem: str, status: int = 400, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(problem)
-        self.status = status
-        self.headers = headers
-
-
-def wants_websocket(environ: Mapping[str, Any]) -> bool:
-    """Whether a request means to open a WebSocket, well or badly."""
-    return (
-        "websocket" in _tokens(environ, "HTTP_UPGRADE")
-        or "HTTP_SEC_WEBSOCKET_KEY" in environ
-        or "HTTP_SEC_WEBSOCKET_VERSION" in environ
-    )
-
-
-def check_handshake(environ: Mapping[str, Any]) -> None:
-    """Check an upgrade request against :rfc:`6455#section-4.2.1`.
-
-    simple-websocket lets a short key through and turns other faults into a 500.
-
-    Raises:
-        BadHandshake: Naming the fault.
-    """
-    if environ.get("SERVER_PROTOCOL") in ("HTTP/0.9", "HTTP/1.0"):
-        raise BadHandshake("a WebSocket needs HTTP/1.1")
-    if not environ.get("HTTP_HOST"):
-        raise BadHandshake("the Host header is missing")
-    if "websocket" not in _tokens(environ, "HTTP_UPGRADE"):
-        raise BadHandshake("the Upgrade header must be websocket", 426, (("Upgrade", "websocket"),))
-    if "upgrade" not in _tokens(environ, "HTTP_CONNECTION"):
-        raise BadHandshake("the Connection header must contain Upgrade")
-    version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
-    if version != "13":
-        raise BadHandshake(
-            "the Sec-WebSocket-Version header must be 13", 426 if version else 400, (("Sec-WebSocket-Version", "13"),)
-        )
-    try:
-        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != 16:
-        raise BadHandshake("the Sec-WebSocket-Key header must be 16 bytes in base64")
-
-
-def _tokens(environ: Mapping[str, Any], name: str) -> list[str]:
-    return [token.strip().lower() for token in environ.get(name, "").split(",")]
-
-
-def _accept_key(key: str) -> str:
-    """What proves to the client that its request was understood (:rfc:`6455#section-4.2.2`)."""
-    return base64.b64encode(hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
-
-
-class _NoThread:
-    """Stands for the thread in which simple-websocket would read."""
-
-    name = ""
-
-    def __init__(self, target: Any) -> None:
-        pass
-
-    def start(self) -> None:
-        """Do nothing."""
-
-
-class _Door(simple_websocket.Server):  # type: ignore[misc]
-    """simple-websocket's way to the socket, with an answer of our own: its would accept deflate, and takes h11 to parse
-    again what the web server has parsed."""
-
-    def handshake(self) -> None:
-        """Answer the request."""
-        answer = (
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Accept: {_accept_key(self.environ['HTTP_SEC_WEBSOCKET_KEY'])}\r\n\r\n"
-        )
-        self.sock.sendall(answer.encode())
-        self.connected = True
-
-
-class Accepted(NamedTuple):
-    """A socket past the server's handshake, and what kind of web server it came from."""
-
-    sock: socket.socket
-    mode: str
-
-
-def accept(environ: Mapping[str, Any]) -> Accepted:
-    """Answer an upgrade request that ``check_handshake`` let pass.
-
-    Raises:
-        RuntimeError: The web server gives no access to its socket.
-        OSError: The peer is gone.
-    """
-    door = _Door(environ, thread_class=_NoThread)
-    return Accepted(door.sock, door.mode)
-
-
-# The client's door.
-
-
-class Address(NamedTuple):
-    """A WebSocket URL, taken apart."""
-
-    url: str
-    host: str
-    port: int
-    is_secure: bool
-
-    @property
-    def shown(self) -> str:
-        """What errors and logs tell of it: no path, query or password, which may hold secrets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'wss' if self.is_secure else 'ws'}://{host}:{self.port}"
-
-
-def parse_url(url: str) -> Address:
-    """Take a WebSocket URL apart. Raises ValueError for anything else."""
-    if not isinstance(url, str):
-        raise ValueError(f"the URL must be a string such as 'ws://localhost:9000', not {url!r}")
-    shown = _without_secrets(url)
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # its text may show a part of a password
-        parts, port = urlsplit(""), 0
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or port == 0:
-        raise ValueError(f"{shown!r} is no WebSocket URL; it must look like 'ws://localhost:9000' or 'wss://example.com/path'")
-    if parts.fragment:
-        raise ValueError(f"{shown!r} is no WebSocket URL: it may not have a fragment")
-    if any(character <= " " or character == "\x7f" for character in url):
-        raise ValueError(f"{shown!r} is no WebSocket URL: it may not have spaces or control characters")
-    is_secure = parts.scheme == "wss"
-    url = f"{parts.scheme}{url[len(parts.scheme):]}"  # in lower case, as websocket-client wants it
-    return Address(url, parts.hostname, port or (443 if is_secure else 80), is_secure)
-
-
-def _without_secrets(url: str) -> str:
-    """A URL as an error may show it: without user, password and query."""
-    return re.sub("//[^/?#]*@", "//***@", url.partition("?")[0])
-
-
-_PROXY_TYPES = ("http", "socks4", "socks4a", "socks5", "socks5h")
-
-
-def proxy_options(proxy: Optional[str]) -> dict[str, Any]:
-    """What websocket-client calls the parts of a proxy URL. Raises ValueError, or TypeError, for no proxy URL."""
-    if proxy is None:
-        return {}
-    if not isinstance(proxy, str):
-        raise TypeError(f"proxy must be a URL such as 'http://proxy.example:3128', not {proxy!r}")
-    shown = _without_secrets(proxy)
-    try:
-        parts = urlsplit(proxy)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), 0
-    if parts.scheme not in _PROXY_TYPES or not parts.hostname or not port:
-        raise ValueError(f"{shown!r} is no proxy URL; it must look like 'http://user:password@proxy.example:3128'")
-    options: dict[str, Any] = {
-        "http_proxy_host": parts.hostname,
-        "http_proxy_port": port,
-        "proxy_type": parts.scheme,
-        "http_no_proxy": ["\0"],  # the proxy was asked for: no exceptions from the environment
-    }
-    if parts.username:
-        options["http_proxy_auth"] = (unquote(parts.username), unquote(parts.password or ""))
-    return options
 
 
 class Opened(NamedTuple):

@@ -1,40 +1,7 @@
-"""Decisions on close codes, reconnecting, tolerance and silence: pure, driven by a plain ``now``."""
+"""When to connect again, and when to give a connection up: pure, driven by a plain ``now``."""
 
-import enum
 import random
 from typing import Callable, Optional
-
-
-class CloseCode(enum.IntEnum):
-    """The close codes of :rfc:`6455#section-7.4.1` that oompa sends, receives or stands in for."""
-
-    NORMAL_CLOSURE = 1000
-    GOING_AWAY = 1001
-    PROTOCOL_ERROR = 1002
-    UNSUPPORTED_DATA = 1003
-    NO_STATUS_RECEIVED = 1005
-    ABNORMAL_CLOSURE = 1006
-    INVALID_PAYLOAD_DATA = 1007
-    POLICY_VIOLATION = 1008
-    MESSAGE_TOO_BIG = 1009
-    INTERNAL_ERROR = 1011
-    SERVICE_RESTART = 1012
-    TRY_AGAIN_LATER = 1013
-
-
-#: Codes that blame what was sent: sending the same again would end the same way.
-BLAMING_CODES = frozenset(
-    {
-        CloseCode.PROTOCOL_ERROR,
-        CloseCode.UNSUPPORTED_DATA,
-        CloseCode.INVALID_PAYLOAD_DATA,
-        CloseCode.POLICY_VIOLATION,
-        CloseCode.MESSAGE_TOO_BIG,
-    }
-)
-
-#: Codes of a peer that is done: there is nothing to look into.
-ORDERLY_CODES = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RECEIVED})
 
 #: HTTP statuses of the 4xx class that may pass on their own (:rfc:`9110`, :rfc:`8470`, :rfc:`6585`).
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
@@ -122,39 +89,3 @@ class Tolerance:
         self._settled = self._timeouts = 0
         self.due = now + self._interval
         return exceeded
-
-
-class Silence(enum.Enum):
-    """What to do about a peer that says nothing."""
-
-    WAIT = "wait"
-    PING = "ping"
-    DEAD = "dead"
-
-
-class Heartbeat:
-    """Whether the peer is alive: a ping after ``interval`` seconds of silence, and dead after as many more.
-
-    Any byte from the peer is a sign of life, so a busy connection needs no pings.
-    """
-
-    def __init__(self, interval: Optional[float]) -> None:
-        self._interval = interval
-        self._pinged_at: Optional[float] = None
-
-    def check(self, now: float, heard_at: float) -> Silence:
-        """The last byte came at ``heard_at``: wait on, ping, or give the peer up."""
-        if now < self.due(heard_at):
-            return Silence.WAIT
-        if self._pinged_at is not None:
-            return Silence.DEAD
-        self._pinged_at = now
-        return Silence.PING
-
-    def due(self, heard_at: float) -> float:
-        """When to check next."""
-        if self._interval is None:
-            return float("inf")
-        if self._pinged_at is not None and heard_at >= self._pinged_at:
-            self._pinged_at = None
-        return (heard_at if self._pinged_at is None else self._pinged_at) + self._interval

@@ -16,9 +16,9 @@ from collections import deque
 from time import monotonic
 from typing import Callable, Optional, Protocol
 
+from ..wire.channel import Channel, ChannelClosed
+from ..wire.frames import Message
 from .call import release
-from .channel import Channel, ChannelClosed
-from .frames import Message
 
 #: Seconds the lead stays free before the keeper takes it, unless it dozes; also how often the parked keeper looks while the
 #: lead changes.

@@ -19,13 +19,13 @@ from collections import deque
 from time import monotonic
 from typing import Any, Callable, Optional
 
-from .channel import Channel, ChannelClosed
-from .codec import Codec
-from .emitter import Emitter
-from .frames import Message
-from .messages import ERR, MISSING, Reply, Request, UnreadableRequest, read_request
+from ..emitter import Emitter
+from ..wire.channel import Channel, ChannelClosed
+from ..wire.closing import ORDERLY_CODES, CloseCode
+from ..wire.codec import Codec
+from ..wire.frames import Message
+from ..wire.messages import ERR, MISSING, Reply, Request, UnreadableRequest, read_request
 from .pipeline import Pipeline
-from .policy import ORDERLY_CODES, CloseCode
 from .watcher import PATIENCE, Watcher
 
 #: How often a thread that stands in for home looks whether home is free again, in seconds.

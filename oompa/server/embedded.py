@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-from .errors import printable
+from ..errors import printable
 
 #: Seconds between looks for a request to stop; bounds how long ``close`` waits for the accepting thread.
 _POLL_INTERVAL = 0.1

@@ -10,10 +10,10 @@ from concurrent.futures import Future
 from time import monotonic
 from typing import Any, Callable, Mapping, Optional
 
-from .codec import NOT_JSON, Codec, is_longer
-from .errors import HealthcheckFailed, TaskError, printable
-from .messages import ERR, OK, PING, Reply, Request, describe, write_reply
-from .schema import Factory
+from ..errors import HealthcheckFailed, TaskError, printable
+from ..schema import Factory
+from ..wire.codec import NOT_JSON, Codec, is_longer
+from ..wire.messages import ERR, OK, PING, Reply, Request, describe, write_reply
 
 Healthcheck = Callable[[], Any]
 CallNext = Callable[[Request], Any]

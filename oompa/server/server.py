@@ -16,17 +16,17 @@ from typing import Any, Iterable, Mapping, Optional, TypeVar
 
 import flask
 
-from . import options
-from .channel import Channel
-from .codec import codec_named
+from .. import options
+from ..emitter import Emitter, Listenable
+from ..schema import Factory
+from ..wire.channel import Channel
+from ..wire.closing import CloseCode
+from ..wire.codec import codec_named
+from ..wire.streams import stream_of
 from .connection import Connection
 from .embedded import EmbeddedServer
-from .emitter import Emitter, Listenable
-from .opening import Accepted, wants_websocket
+from .handshake import Accepted, wants_websocket
 from .pipeline import Healthcheck, Middleware, Pipeline
-from .policy import CloseCode
-from .schema import Factory
-from .streams import stream_of
 from .watcher import Watcher
 from .web import Authenticate, Visitor, WebOptions, blueprint, upgrade
 

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Request, Response, request
 from werkzeug.datastructures import Headers
 
-from .errors import printable
-from .messages import describe
-from .opening import Accepted, BadHandshake, accept, check_handshake, wants_websocket
+from ..errors import printable
+from ..wire.messages import describe
+from .handshake import Accepted, BadHandshake, accept, check_handshake, wants_websocket
 
 #: Seconds after which a refused client may try again.
 RETRY_AFTER = 1

@@ -12,10 +12,11 @@ from collections import deque
 from time import monotonic
 from typing import NoReturn, Optional, Protocol
 
+from ..errors import printable
 from . import frames
-from .errors import printable
+from .closing import CloseCode
 from .frames import CloseFrame, Inbound, Message
-from .policy import CloseCode, Heartbeat, Silence
+from .heartbeat import Heartbeat, Silence
 from .streams import Data, Stream
 
 #: Frames that wait are written together up to about so many bytes.

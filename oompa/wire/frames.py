@@ -17,7 +17,7 @@ from typing import Callable, Iterator, NamedTuple, Optional, Union
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from .policy import CloseCode
+from .closing import CloseCode
 
 Message = Union[str, bytes]
 Buffer = Union[bytes, memoryview]

@@ -8,8 +8,8 @@ import math
 from json.encoder import encode_basestring
 from typing import Any, Optional, Union
 
+from ..errors import ProtocolError
 from .codec import NOT_JSON, Codec
-from .errors import ProtocolError
 
 OK = "OK"
 ERR = "ERR"

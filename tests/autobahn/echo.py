@@ -4,12 +4,14 @@ import logging
 from collections import Counter
 from typing import Any, Callable, Iterable
 
-from oompa import frames
-from oompa.channel import Channel, ChannelClosed
-from oompa.embedded import EmbeddedServer
-from oompa.frames import Inbound, Message
-from oompa.opening import Accepted, ClientOpening, accept, check_handshake, parse_url
-from oompa.streams import stream_of
+from oompa.client.address import parse_url
+from oompa.client.opening import ClientOpening
+from oompa.server.embedded import EmbeddedServer
+from oompa.server.handshake import Accepted, accept, check_handshake
+from oompa.wire import frames
+from oompa.wire.channel import Channel, ChannelClosed
+from oompa.wire.frames import Inbound, Message
+from oompa.wire.streams import stream_of
 
 #: The defaults of ``Server`` and ``Client``.
 LIMITS: dict[str, Any] = {

@@ -9,8 +9,8 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, 
 
 import pytest
 
-from oompa import call as module
-from oompa.call import AwaitedCall, Call, release
+from oompa.client import call as module
+from oompa.client.call import AwaitedCall, Call, release
 from oompa.errors import RemoteError, RequestTimeout
 
 CEILING = 10.0  # seconds until a wait counts as failed

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from oompa.callbacks import Callbacks
+from oompa.client.callbacks import Callbacks
 
 CEILING = 10.0  # seconds until a wait counts as failed
 

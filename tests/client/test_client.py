@@ -233,8 +233,8 @@ def test_call_timeout_replaces_the_limit_of_one_request(serve, connect):
 @pytest.fixture
 def drowsy(monkeypatch):
     """A keeper that dozes soon, and for ever."""
-    monkeypatch.setattr("oompa.turns._QUIET_LOOKS", 1)
-    monkeypatch.setattr("oompa.turns._DOZE", 10 * CEILING)
+    monkeypatch.setattr("oompa.client.turns._QUIET_LOOKS", 1)
+    monkeypatch.setattr("oompa.client.turns._DOZE", 10 * CEILING)
 
 
 def let_keeper_doze(client):

@@ -5,9 +5,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from oompa.client.exchange import Exchange, Pending, Reconnect, Send, Settle
+from oompa.client.reconnecting import Tolerance
 from oompa.errors import ClientClosed, ConnectionLost, RequestTimeout, TooManyPending
-from oompa.exchange import Exchange, Pending, Reconnect, Send, Settle
-from oompa.policy import CloseCode, Tolerance
+from oompa.wire.closing import CloseCode
 
 NEVER = float("inf")
 

@@ -1,43 +1,12 @@
-"""Decisions on a plain ``now``: refusals, backoff, tolerance and silence."""
+"""Decisions on a plain ``now``: refusals, backoff and tolerance."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oompa.policy import BLAMING_CODES, Backoff, CloseCode, Heartbeat, Silence, Tolerance, is_refusal
+from oompa.client.reconnecting import Backoff, Tolerance, is_refusal
 
-NAMED_CODES = {
-    "NORMAL_CLOSURE": 1000,
-    "GOING_AWAY": 1001,
-    "PROTOCOL_ERROR": 1002,
-    "UNSUPPORTED_DATA": 1003,
-    "NO_STATUS_RECEIVED": 1005,
-    "ABNORMAL_CLOSURE": 1006,
-    "INVALID_PAYLOAD_DATA": 1007,
-    "POLICY_VIOLATION": 1008,
-    "MESSAGE_TOO_BIG": 1009,
-    "INTERNAL_ERROR": 1011,
-    "SERVICE_RESTART": 1012,
-    "TRY_AGAIN_LATER": 1013,
-}
-
-
-# Close codes and statuses.
-
-
-@pytest.mark.parametrize("name, code", NAMED_CODES.items())
-def test_close_codes_have_the_numbers_of_the_registry(name, code):
-    assert CloseCode[name] == code
-
-
-@pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009])
-def test_a_code_that_names_a_fault_of_what_was_sent_blames_it(code):
-    assert code in BLAMING_CODES
-
-
-@pytest.mark.parametrize("code", [1000, 1001, 1005, 1006, 1010, 1011, 1012, 1013, 3000, 4000, 4999])
-def test_no_other_code_blames_what_was_sent(code):
-    assert code not in BLAMING_CODES
+# Statuses.
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 418, 426, 451, 499])
@@ -260,88 +229,3 @@ def test_the_next_window_is_an_interval_long():
     assert tolerance.due == 15.0
     tolerance.exceeded(now=16.0)
     assert tolerance.due == 26.0
-
-
-# Silence.
-
-
-def test_a_peer_is_pinged_after_an_interval_of_silence():
-    heartbeat = Heartbeat(25.0)
-    assert heartbeat.check(now=124.9, heard_at=100.0) is Silence.WAIT
-    assert heartbeat.check(now=125.0, heard_at=100.0) is Silence.PING
-
-
-def test_a_peer_without_a_sign_of_life_by_the_next_ping_is_dead():
-    heartbeat = Heartbeat(25.0)
-    assert heartbeat.check(now=125.0, heard_at=100.0) is Silence.PING
-    assert heartbeat.check(now=149.9, heard_at=100.0) is Silence.WAIT
-    assert heartbeat.check(now=150.0, heard_at=100.0) is Silence.DEAD
-
-
-def test_any_byte_after_the_ping_is_a_sign_of_life():
-    heartbeat = Heartbeat(25.0)
-    heartbeat.check(now=125.0, heard_at=100.0)
-    assert heartbeat.check(now=150.0, heard_at=125.1) is Silence.WAIT
-    assert heartbeat.check(now=150.1, heard_at=125.1) is Silence.PING
-
-
-def test_a_byte_at_the_instant_of_the_ping_is_a_sign_of_life():
-    heartbeat = Heartbeat(25.0)
-    heartbeat.check(now=125.0, heard_at=100.0)
-    assert heartbeat.check(now=150.0, heard_at=125.0) is Silence.PING
-
-
-def test_a_peer_is_pinged_again_after_each_interval_of_silence():
-    heartbeat, heard_at, pings = Heartbeat(10.0), 0.0, 0
-    for now in range(0, 100, 10):
-        verdict = heartbeat.check(float(now), heard_at)
-        assert verdict is not Silence.DEAD
-        if verdict is Silence.PING:
-            pings, heard_at = pings + 1, now + 0.5
-    assert pings == 5
-
-
-def test_a_busy_peer_is_never_pinged():
-    heartbeat = Heartbeat(25.0)
-    assert all(heartbeat.check(float(now), heard_at=now - 24.9) is Silence.WAIT for now in range(100, 1000))
-
-
-def test_a_late_check_still_leaves_the_peer_an_interval_to_answer_the_ping():
-    heartbeat = Heartbeat(25.0)
-    assert heartbeat.check(now=1000.0, heard_at=100.0) is Silence.PING
-    assert heartbeat.check(now=1024.9, heard_at=100.0) is Silence.WAIT
-    assert heartbeat.check(now=1025.0, heard_at=100.0) is Silence.DEAD
-
-
-def test_without_an_interval_nobody_is_pinged_or_dead():
-    heartbeat = Heartbeat(None)
-    assert heartbeat.check(now=1e9, heard_at=0.0) is Silence.WAIT
-    assert heartbeat.due(heard_at=0.0) == float("inf")
-
-
-def test_the_next_check_is_due_when_its_verdict_can_change():
-    heartbeat = Heartbeat(25.0)
-    assert heartbeat.due(heard_at=100.0) == 125.0
-    heartbeat.check(now=126.0, heard_at=100.0)
-    assert heartbeat.due(heard_at=100.0) == 151.0
-    assert heartbeat.due(heard_at=130.0) == 155.0
-
-
-@given(st.lists(st.tuples(st.booleans(), st.floats(0.01, 30.0)), max_size=60))
-@settings(deadline=None, database=None)
-def test_a_dead_peer_was_silent_for_an_interval_before_and_after_a_ping(steps):
-    heartbeat, now, heard_at, pinged_at = Heartbeat(10.0), 0.0, 0.0, None
-    for speaks, passed in steps:
-        now += passed
-        if speaks:
-            heard_at = now
-        verdict = heartbeat.check(now, heard_at)
-        if verdict is Silence.PING:
-            assert now - heard_at >= 10.0
-            pinged_at = now
-        elif verdict is Silence.DEAD:
-            assert pinged_at is not None
-            assert heard_at < pinged_at <= now - 10.0 + 1e-9
-            return
-        else:
-            assert now < heartbeat.due(heard_at)

@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from oompa import turns as module
-from oompa.call import Call
-from oompa.channel import ChannelClosed
-from oompa.turns import TICK, Turns
+from oompa.client import turns as module
+from oompa.client.call import Call
+from oompa.client.turns import TICK, Turns
+from oompa.wire.channel import ChannelClosed
 
 CEILING = 10.0  # seconds until a wait counts as failed
 

@@ -23,8 +23,8 @@ import pytest
 from oompa import Client, RemoteError, Server, TaskError
 
 CEILING = 10.0
-INTEROP = Path(__file__).parent / "interop"
-ROOT = Path(__file__).parent.parent
+INTEROP = Path(__file__).parent
+ROOT = INTEROP.parent.parent
 PINNED = json.loads((INTEROP / "package.json").read_text())["dependencies"]["oompa"]
 
 JSON_VALUES = [

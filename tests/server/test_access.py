@@ -15,7 +15,7 @@ from oompa import Client, ConnectionLost, RemoteError, Server
 ANN = {"Authorization": "Bearer ann-token"}
 GUNICORN = (
     *("-m", "gunicorn", "--threads", "16", "--no-control-socket", "-b", "127.0.0.1:{port}"),
-    *("--chdir", str(Path(__file__).parent)),
+    *("--chdir", str(Path(__file__).parent.parent)),
 )
 
 

@@ -36,7 +36,7 @@ from raw_peer import (
     upgrade,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SEED = os.environ.get("OOMPA_SEED") or str(random.randrange(1_000_000))
 
 ANSWER_LIMIT = 2.0

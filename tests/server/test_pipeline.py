@@ -7,12 +7,12 @@ from concurrent.futures import Future
 
 import pytest
 
-from oompa import pipeline as module
-from oompa.codec import codec_named
 from oompa.errors import HealthcheckFailed, TaskError
-from oompa.messages import ERR, MISSING, OK, PING, Reply, Request
-from oompa.pipeline import Pipeline
 from oompa.schema import Schema
+from oompa.server import pipeline as module
+from oompa.server.pipeline import Pipeline
+from oompa.wire.codec import codec_named
+from oompa.wire.messages import ERR, MISSING, OK, PING, Reply, Request
 
 CEILING = 10.0  # seconds until a wait counts as failed
 

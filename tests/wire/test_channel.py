@@ -14,9 +14,9 @@ import pytest
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from oompa import channel as module
-from oompa.channel import Channel, ChannelClosed
-from oompa.policy import Silence
+from oompa.wire import channel as module
+from oompa.wire.channel import Channel, ChannelClosed
+from oompa.wire.heartbeat import Silence
 
 CEILING = 10.0  # seconds until a wait counts as failed
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from oompa import codec as module
-from oompa.codec import NOT_JSON, JsonCodec, MsgspecCodec, codec_named, is_longer
+from oompa.wire import codec as module
+from oompa.wire.codec import NOT_JSON, JsonCodec, MsgspecCodec, codec_named, is_longer
 
 CEILING = 10.0  # seconds until a wait counts as failed
 

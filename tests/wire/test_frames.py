@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from oompa import frames
-from oompa.frames import BINARY, CLOSE, PING, PONG, TEXT, CloseFrame, Framing, Inbound
+from oompa.wire import frames
+from oompa.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, CloseFrame, Framing, Inbound
 
 CONTINUATION = 0x0
 FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10

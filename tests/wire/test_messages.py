@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oompa.codec import NOT_JSON, codec_named
 from oompa.errors import ProtocolError
-from oompa.messages import (
+from oompa.wire.codec import NOT_JSON, codec_named
+from oompa.wire.messages import (
     ERR,
     MISSING,
     OK,

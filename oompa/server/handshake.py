@@ -1,0 +1,113 @@
+"""The server's door: whether a request may become a WebSocket, and the answer that makes it one.
+
+simple-websocket finds the socket in a WSGI environ and is used for that alone (see ``oompa.wire.channel``). The only file
+that imports it.
+"""
+
+import base64
+import binascii
+import hashlib
+import socket
+from typing import Any, Mapping, NamedTuple
+
+import simple_websocket
+
+
+class BadHandshake(Exception):
+    """An upgrade request that is none. ``status`` and ``headers`` are for the answer."""
+
+    def __init__(self, problem: str, status: int = 400, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(problem)
+        self.status = status
+        self.headers = headers
+
+
+def wants_websocket(environ: Mapping[str, Any]) -> bool:
+    """Whether a request means to open a WebSocket, well or badly."""
+    return (
+        "websocket" in _tokens(environ, "HTTP_UPGRADE")
+        or "HTTP_SEC_WEBSOCKET_KEY" in environ
+        or "HTTP_SEC_WEBSOCKET_VERSION" in environ
+    )
+
+
+def check_handshake(environ: Mapping[str, Any]) -> None:
+    """Check an upgrade request against :rfc:`6455#section-4.2.1`.
+
+    simple-websocket lets a short key through and turns other faults into a 500.
+
+    Raises:
+        BadHandshake: Naming the fault.
+    """
+    if environ.get("SERVER_PROTOCOL") in ("HTTP/0.9", "HTTP/1.0"):
+        raise BadHandshake("a WebSocket needs HTTP/1.1")
+    if not environ.get("HTTP_HOST"):
+        raise BadHandshake("the Host header is missing")
+    if "websocket" not in _tokens(environ, "HTTP_UPGRADE"):
+        raise BadHandshake("the Upgrade header must be websocket", 426, (("Upgrade", "websocket"),))
+    if "upgrade" not in _tokens(environ, "HTTP_CONNECTION"):
+        raise BadHandshake("the Connection header must contain Upgrade")
+    version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
+    if version != "13":
+        raise BadHandshake(
+            "the Sec-WebSocket-Version header must be 13", 426 if version else 400, (("Sec-WebSocket-Version", "13"),)
+        )
+    try:
+        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 16:
+        raise BadHandshake("the Sec-WebSocket-Key header must be 16 bytes in base64")
+
+
+def _tokens(environ: Mapping[str, Any], name: str) -> list[str]:
+    return [token.strip().lower() for token in environ.get(name, "").split(",")]
+
+
+def _accept_key(key: str) -> str:
+    """What proves to the client that its request was understood (:rfc:`6455#section-4.2.2`)."""
+    return base64.b64encode(hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
+
+
+class _NoThread:
+    """Stands for the thread in which simple-websocket would read."""
+
+    name = ""
+
+    def __init__(self, target: Any) -> None:
+        pass
+
+    def start(self) -> None:
+        """Do nothing."""
+
+
+class _Door(simple_websocket.Server):  # type: ignore[misc]
+    """simple-websocket's way to the socket, with an answer of our own: its would accept deflate, and takes h11 to parse
+    again what the web server has parsed."""
+
+    def handshake(self) -> None:
+        """Answer the request."""
+        answer = (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {_accept_key(self.environ['HTTP_SEC_WEBSOCKET_KEY'])}\r\n\r\n"
+        )
+        self.sock.sendall(answer.encode())
+        self.connected = True
+
+
+class Accepted(NamedTuple):
+    """A socket past the server's handshake, and what kind of web server it came from."""
+
+    sock: socket.socket
+    mode: str
+
+
+def accept(environ: Mapping[str, Any]) -> Accepted:
+    """Answer an upgrade request that ``check_handshake`` let pass.
+
+    Raises:
+        RuntimeError: The web server gives no access to its socket.
+        OSError: The peer is gone.
+    """
+    door = _Door(environ, thread_class=_NoThread)
+    return Accepted(door.sock, door.mode)
