@@ -15,6 +15,7 @@ class CloseCode(enum.IntEnum):
     INVALID_PAYLOAD_DATA = 1007
     POLICY_VIOLATION = 1008
     MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
@@ -33,3 +34,10 @@ BLAMING_CODES = frozenset(
 
 #: Codes of a peer that is done: there is nothing to look into.
 ORDERLY_CODES = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RECEIVED})
+
+_RECEIVED_CODES = frozenset(CloseCode) - {CloseCode.NO_STATUS_RECEIVED, CloseCode.ABNORMAL_CLOSURE}
+
+
+def may_be_received(code: int) -> bool:
+    """Whether a close frame may carry ``code``: one of the registry's, or of those left to libraries and applications."""
+    return code in _RECEIVED_CODES or 3000 <= code <= 4999

@@ -1,28 +1,27 @@
 """RFC 6455 frames: bytes in, messages out, and the other way round. No sockets, no locks, no clock.
 
-A whole, unfragmented, valid text frame takes the fast lane: a few lines that find, unmask and decode it, and fewer still
-when it is short and all there is, which is the rule where one call follows the other. Every other frame, and everything
-the fast lane is not sure of, goes to wsproto, which stays the authority on what is valid. wsproto is handed those frames
-alone, so both agree on where the next one starts.
+A whole text frame that is short and all there is, which is the rule where one call follows the other, takes the fast lane:
+a few lines that recognise, unmask and decode it. Every other frame is taken apart and judged step by step. That both judge
+as they should is for the tests to show, which hold them against wsproto.
 
 An ``Inbound`` is used by one thread at a time: the one that reads the connection.
 """
 
-import importlib
+import importlib.machinery
+import importlib.util
 import os
 import struct
+from codecs import utf_8_decode
 from functools import cache, partial
 from typing import Callable, Iterator, NamedTuple, Optional, Union
 
-from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
-
-from .closing import CloseCode
+from .closing import CloseCode, may_be_received
 
 Message = Union[str, bytes]
-Buffer = Union[bytes, memoryview]
+Buffer = Union[bytes, bytearray, memoryview]
 Mask = Callable[[Buffer, bytes], Union[bytes, bytearray]]
 
+CONTINUATION = 0x0
 TEXT = 0x1
 BINARY = 0x2
 CLOSE = 0x8
@@ -36,8 +35,18 @@ _READS = (65536,)
 _LARGEST_READ = 1024 * 1024
 
 _FIN = 0x80
+_RESERVED_BITS = 0x70
+_OPCODE = 0x0F
 _WHOLE_TEXT = _FIN | TEXT
 _MASKED = 0x80
+_LENGTH = 0x7F
+
+#: What the length in a frame's second byte stands for where it is none: bytes of the length that follows, and the smallest that
+#: may be put so (:rfc:`6455#section-5.2`).
+_LONG_LENGTHS = {126: (2, 126), 127: (8, 65536)}
+
+#: The longest payload of a control frame (:rfc:`6455#section-5.5`).
+_CONTROL_LIMIT = 125
 
 #: Below so many bytes one XOR of two big integers is the quickest way to mask; above, four translations of every fourth
 #: byte are (1 MiB: 1.2 ms against 3.4).
@@ -45,8 +54,10 @@ _BIG_INTEGER_LIMIT = 600
 _integer = int.from_bytes
 _XOR = [bytes(byte ^ key for byte in range(256)) for key in range(256)]
 
-#: A close frame's payload is at most 125 bytes, two of which are the code (:rfc:`6455#section-5.5`).
-_REASON_LIMIT = 123
+_REASON_LIMIT = _CONTROL_LIMIT - 2
+
+
+_OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
 
 class CloseFrame(NamedTuple):
@@ -54,6 +65,9 @@ class CloseFrame(NamedTuple):
 
     code: int
     reason: str
+
+
+_NOT_UTF8 = CloseFrame(CloseCode.INVALID_PAYLOAD_DATA, "text is not UTF-8")
 
 
 def slow_mask(data: Buffer, key: bytes) -> Union[bytes, bytearray]:
@@ -69,10 +83,15 @@ def slow_mask(data: Buffer, key: bytes) -> Union[bytes, bytearray]:
 
 
 def _quickest_mask() -> Mask:
-    try:
-        speedups = importlib.import_module("websockets.speedups")
-    except ImportError:
+    """The C function of websockets, where that is installed, without its package, which takes longer to import than oompa."""
+    package = importlib.util.find_spec("websockets")
+    if package is None:
         return slow_mask
+    spec = importlib.machinery.PathFinder.find_spec("websockets.speedups", package.submodule_search_locations)
+    if spec is None or spec.loader is None:
+        return slow_mask
+    speedups = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(speedups)
     found: Mask = speedups.apply_mask
     return found
 
@@ -164,21 +183,18 @@ class Inbound:
         self.pings: list[bytes] = []
         self.closed: Optional[CloseFrame] = None
         self.failure: Optional[CloseFrame] = None
-        self._is_client = is_client
         self._mask_bit = 0 if is_client else _MASKED
         self._limit = max_message_size
         self._short_heads = _heads_by_length(is_client, min(125, max_message_size))
         self._is_between = True  # frames: nothing is kept, under way, closed or failed
-        self._kept: list[bytes] = []
+        self._kept: list[bytes] = []  # the beginning of a frame, as it came
         self._kept_size = 0
-        self._wanted = 0
+        self._wanted = 0  # bytes of that frame that are needed to go on
         #: How many bytes to read next, in a tuple.
         self.reads = _SMALL_READS
-        self._wsproto: Optional[Connection] = None
-        self._left = 0
-        self._parts: list[Message] = []
-        self._fragmented = False
-        self._message_size = 0
+        self._opcode = CONTINUATION  # of the fragmented message under way, if any
+        self._message = bytearray()  # what has come of it
+        self._checked = 0  # bytes of it that are known to be UTF-8
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that ``data``, the next bytes of the stream, completes."""
@@ -187,9 +203,9 @@ class Inbound:
             try:
                 return [(mask(data[6:], data[2:6]) if self._mask_bit else data[2:]).decode()]
             except UnicodeDecodeError:
-                pass  # wsproto says what follows from it
+                pass  # the long way says what follows from it
         messages = self._feed(data)
-        self._is_between = not (self._kept or self._left or self._fragmented or self.closed or self.failure)
+        self._is_between = not (self._kept or self._opcode or self.closed or self.failure)
         missing = self._wanted - self._kept_size if self._kept else 0
         if missing > _READS[0]:
             self.reads = (min(missing, _LARGEST_READ),)
@@ -208,106 +224,110 @@ class Inbound:
         messages: list[Message] = []
         position, end = 0, len(data)
         while position < end and self.closed is None and self.failure is None:
-            taken = self._take(data, position, end, messages)
-            if not taken:
+            stop = self._take(data, position, end, messages)
+            if stop == position:
                 self._kept = [data[position:]] if position else [data]
                 self._kept_size = end - position
                 break
-            position += taken
+            position = stop
         return messages
 
     def _take(self, data: bytes, start: int, end: int, messages: list[Message]) -> int:
-        """Take the frame at ``start``, or a piece of it; returns the bytes taken, 0 when more are needed first."""
-        if self._left:
-            return self._take_rest(data, start, end, messages)
-        if end - start < 2:
+        """Take the frame at ``start``; returns where the next one starts: at ``start``, too, if more bytes are needed first."""
+        body = start + 2
+        if end < body:
             self._wanted = 2
-            return 0
+            return start
         first, second = data[start], data[start + 1]
-        masked = second & _MASKED
-        size, body = second & 0x7F, start + 2
+        size = second & _LENGTH
         if size > 125:
-            width = 2 if size == 126 else 8
-            if end - body < width:
-                self._wanted = 2 + width
-                return 0
-            size = int.from_bytes(data[body : body + width], "big")
-            body += width
-            if size < (126 if width == 2 else 65536):
-                return self._take_header(data, start, body, 0, messages)  # not minimal: wsproto refuses it
-        key_start = body
-        if masked:
+            body += _LONG_LENGTHS[size][0]
+            size = int.from_bytes(data[start + 2 : body], "big")
+        is_masked = second & _MASKED
+        if is_masked:
             body += 4
-            if end < body:
-                self._wanted = body - start
-                return 0
-        if first != _WHOLE_TEXT or masked != self._mask_bit or self._fragmented:
-            return self._take_header(data, start, body, size, messages)
-        if size > self._limit:
-            return self._fail_size(end - start)
+        if end < body:
+            self._wanted = body - start
+            return start
+        is_plain = first == _WHOLE_TEXT and second == self._mask_bit | size and size <= self._limit and not self._opcode
+        if not is_plain and (fault := self._fault_of(first, second, size)) is not None:
+            return self._fail(fault, end)
         stop = body + size
         if end < stop:
             self._wanted = stop - start
-            return 0
-        payload = memoryview(data)[body:stop]
+            return start
+        piece = memoryview(data)[body:stop]
+        payload = mask(piece, data[body - 4 : body]) if is_masked else piece
+        if first != _WHOLE_TEXT:
+            self._take_other(first, payload, messages)
+            return stop
         try:
-            messages.append(str(mask(payload, data[key_start:body]) if masked else payload, "utf-8"))
+            messages.append(str(payload, "utf-8"))
         except UnicodeDecodeError:
-            self._take_header(data, start, body, size, messages)
-            return body - start
-        return stop - start
+            self._fail(_NOT_UTF8, end)
+        return stop
 
-    def _take_header(self, data: bytes, start: int, body: int, size: int, messages: list[Message]) -> int:
-        """Give the header of a frame to wsproto, which judges it before its payload comes."""
-        opcode = data[start] & 0x0F
-        if opcode < CLOSE:
-            if self._message_size + size > self._limit:
-                return self._fail_size(body - start)
-            self._message_size += size
-            self._fragmented = not data[start] & _FIN
-        self._left = size
-        self._ask_wsproto(data[start:body], messages)
-        return body - start
+    def _fault_of(self, first: int, second: int, size: int) -> Optional[CloseFrame]:
+        """What is wrong with the header of a frame, None for nothing (:rfc:`6455#section-5`)."""
+        opcode, shown = first & _OPCODE, second & _LENGTH
+        is_control = opcode >= CLOSE
+        problem = ""
+        if first & _RESERVED_BITS:
+            problem = "a reserved bit is set"
+        elif opcode not in _OPCODES:
+            problem = f"opcode {opcode:#x} is reserved"
+        elif is_control and (shown > _CONTROL_LIMIT or not first & _FIN):
+            problem = "a control frame is fragmented or exceeds 125 bytes"
+        elif not is_control and (opcode == CONTINUATION) is not (self._opcode != CONTINUATION):
+            problem = "a message begins inside another" if opcode else "a message is continued that never began"
+        elif second & _MASKED != self._mask_bit:
+            problem = "a client's frame is not masked" if self._mask_bit else "a server's frame is masked"
+        elif shown > 125 and not _LONG_LENGTHS[shown][1] <= size < 1 << 63:
+            problem = "a length is longer than it must be, or negative"
+        elif not is_control and len(self._message) + size > self._limit:
+            return CloseFrame(CloseCode.MESSAGE_TOO_BIG, f"message exceeds max_message_size of {self._limit} bytes")
+        return CloseFrame(CloseCode.PROTOCOL_ERROR, problem) if problem else None
 
-    def _take_rest(self, data: bytes, start: int, end: int, messages: list[Message]) -> int:
-        taken = min(self._left, end - start)
-        self._left -= taken
-        self._ask_wsproto(data[start : start + taken], messages)
-        return taken
-
-    def _fail_size(self, taken: int) -> int:
-        self.failure = CloseFrame(CloseCode.MESSAGE_TOO_BIG, f"message exceeds max_message_size of {self._limit} bytes")
+    def _fail(self, fault: CloseFrame, end: int) -> int:
+        self.failure = fault
         self.is_notable = True
-        return taken
+        return end
 
-    def _ask_wsproto(self, data: bytes, messages: list[Message]) -> None:
-        if self._wsproto is None:
-            self._wsproto = Connection(ConnectionType.CLIENT if self._is_client else ConnectionType.SERVER)
-        self._wsproto.receive_data(data)
-        for event in self._wsproto.events():
-            if isinstance(event, (TextMessage, BytesMessage)):
-                self._add_part(event, messages)
-            elif isinstance(event, Ping):
-                self.pings.append(bytes(event.payload))
-                self.is_notable = True
-            elif isinstance(event, CloseConnection):
-                frame = CloseFrame(int(event.code), event.reason or "")
-                self.is_notable = True
-                if self._wsproto.state is ConnectionState.OPEN:  # wsproto's own verdict, not the peer's frame
-                    self.failure = frame
-                else:
-                    self.closed = frame
-            else:
-                assert isinstance(event, Pong)  # nothing to do: any byte is a sign of life
+    def _take_other(self, first: int, payload: Buffer, messages: list[Message]) -> None:
+        """Take a good frame that is no whole text."""
+        opcode = first & _OPCODE
+        if opcode < CLOSE:
+            self._take_fragment(opcode, bool(first & _FIN), payload, messages)
+        elif opcode == PING:
+            self.pings.append(bytes(payload))
+            self.is_notable = True
+        elif opcode == CLOSE:
+            self._take_close(bytes(payload))
+        # A pong asks for nothing: any byte is a sign of life.
 
-    def _add_part(self, event: Union[TextMessage, BytesMessage], messages: list[Message]) -> None:
-        if event.data:  # without the empty ones an endless message of empty fragments takes no memory
-            self._parts.append(event.data if isinstance(event, TextMessage) else bytes(event.data))
-        if not event.message_finished:
+    def _take_fragment(self, opcode: int, is_last: bool, payload: Buffer, messages: list[Message]) -> None:
+        """Take a piece of a message, or a whole one in binary."""
+        self._opcode = opcode = opcode or self._opcode
+        message = self._message
+        message += payload
+        if opcode == TEXT:
+            try:
+                self._checked += utf_8_decode(message[self._checked :], "strict", is_last)[1]
+            except UnicodeDecodeError:
+                self._fail(_NOT_UTF8, 0)
+                return
+        if is_last:
+            messages.append(message.decode() if opcode == TEXT else bytes(message))
+            self._opcode, self._message, self._checked = CONTINUATION, bytearray(), 0
+
+    def _take_close(self, payload: bytes) -> None:
+        """Take a close frame (:rfc:`6455#section-5.5.1`)."""
+        self.is_notable = True
+        code = int.from_bytes(payload[:2], "big") if payload else CloseCode.NO_STATUS_RECEIVED
+        if payload and (len(payload) == 1 or not may_be_received(code)):
+            self.failure = CloseFrame(CloseCode.PROTOCOL_ERROR, "a close frame has a code that may not be sent")
             return
-        self._message_size = 0
-        parts, self._parts = self._parts, []
-        if isinstance(event, TextMessage):
-            messages.append("".join(map(str, parts)))
-        else:
-            messages.append(b"".join(map(bytes, parts)))  # type: ignore[arg-type]
+        try:
+            self.closed = CloseFrame(code, payload[2:].decode())
+        except UnicodeDecodeError:
+            self.failure = _NOT_UTF8

@@ -1,4 +1,4 @@
-"""RFC 6455 frames. What comes in is judged by a plain wsproto connection beside it; what goes out is read by one."""
+"""RFC 6455 frames. What comes in is judged by wsproto beside it, the authority here; what goes out is read by it."""
 
 import os
 import struct
@@ -110,17 +110,20 @@ class Reference:
 
     def _read_frame(self, data, start, first, body, size):
         end = body + size
-        judged = end
-        if first == FIN | TEXT and not self._is_fragmented and len(data) < end:
-            judged = body  # a truncated whole text frame is judged only when it is complete
         if first & 0x0F < CLOSE:
+            is_misplaced = (first & 0x0F == CONTINUATION) != self._is_fragmented
             self._size += size
             self._is_fragmented = not first & FIN
             if self._size > self._limit:
                 self._feed(data[start:body])
-                self.verdicts = {1009, self.seen.failure or 1009}
+                self.verdicts = {1009, self.seen.failure or (1002 if is_misplaced else 1009)}
                 raise TooLarge
-        self._feed(data[start:judged])
+            if len(data) < end:  # the payload is judged when it is complete, the place of the frame before that
+                self._feed(data[start:body])
+                if is_misplaced:
+                    self.seen.failure = 1002
+                return end
+        self._feed(data[start:end])
         return end
 
     def _feed(self, data):
@@ -516,7 +519,7 @@ def test_an_endless_message_of_empty_fragments_takes_no_memory(is_client):
     data = frame(TEXT, b"", to_client=is_client, fin=False) + frame(CONTINUATION, b"", to_client=is_client, fin=False) * 5000
     inbound.feed(data)
     assert inbound.failure is None
-    assert inbound._parts == []
+    assert not inbound._message
     assert inbound.feed(frame(CONTINUATION, b"end", to_client=is_client)) == ["end"]
 
 
