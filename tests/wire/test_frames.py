@@ -414,6 +414,8 @@ def failures(to_client):
         "close frame of 126 bytes": (make(CLOSE, struct.pack("!H", 1000) + b"x" * 124), 1002),
         "length in two bytes that fits one": (make(TEXT, b"hello", width=2), 1002),
         "length in eight bytes that fits one": (make(TEXT, b"hello", width=8), 1002),
+        "126 in eight bytes": (make(TEXT, b"x" * 126, width=8), 1002),
+        "127 in eight bytes": (make(TEXT, b"x" * 127, width=8), 1002),
         "length in eight bytes that fits two": (make(TEXT, b"x" * 300, width=8), 1002),
         "close frame with one byte": (make(CLOSE, b"\x03"), 1002),
         "text that is not UTF-8": (make(TEXT, b"\xff"), 1007),

@@ -1,0 +1,130 @@
+"""The thread that keeps a client connected: it connects, reads while no caller does (see ``turns``), and reconnects.
+
+What to do after a failure is decided in ``reconnecting`` and ``exchange``; here it is done. The keeper holds no lock of its
+own; what callers see of it, the link keeps.
+"""
+
+import logging
+import threading
+from time import monotonic
+from typing import Any, Optional, Protocol
+
+from ..errors import ConnectionLost
+from ..threads import OwnedThread
+from ..wire.channel import Channel, ChannelClosed
+from ..wire.closing import BLAMING_CODES, CloseCode
+from ..wire.streams import stream_of
+from .address import Address, proxy_options
+from .opening import ClientOpening, NotTrusted
+from .options import ClientOptions
+from .reconnecting import Backoff, is_refusal
+from .turns import Turns
+
+
+class Owner(Protocol):
+    """What a keeper tells the link it works for. Each returns False when the link is closed and the keeper is to end."""
+
+    #: Set when the link is closed.
+    closing: threading.Event
+
+    def began(self, opening: ClientOpening) -> bool:
+        """An attempt to connect begins; closing the link aborts it."""
+
+    def opened(self, channel: Channel) -> bool:
+        """There is a connection: send on it what is pending."""
+
+    def failed(self, error: ConnectionLost, is_refused: bool) -> bool:
+        """An attempt has failed; a refusal fails everything that is pending."""
+
+    def lost(self, closed: ChannelClosed) -> bool:
+        """The connection has ended, and nobody reads it any more."""
+
+    def tell(self, event: str, *args: Any) -> None:
+        """Emit an event."""
+
+
+class Keeper(OwnedThread):
+    """Keeps one link connected until it is closed."""
+
+    def __init__(self, owner: Owner, address: Address, options: ClientOptions, turns: Turns, logger: logging.Logger) -> None:
+        super().__init__("oompa-keeper", self._keep)
+        self._owner = owner
+        self._address = address
+        self._options = options
+        self._proxy = proxy_options(options["proxy"])
+        self._turns = turns
+        self._logger = logger
+        self._backoff = Backoff(options["reconnect_interval"], options["max_reconnect_interval"])
+
+    def _keep(self) -> None:
+        was_lost = False
+        while not self._owner.closing.wait(self._backoff.delay(monotonic())):
+            channel = self._open(was_lost)
+            if channel is not None:
+                self._lost(channel, self._turns.keep(channel))
+            was_lost = True
+
+    def _open(self, was_lost: bool) -> Optional[Channel]:
+        """Try once to connect; None when it failed or the link was closed."""
+        self._backoff.attempted(monotonic())
+        try:
+            channel = self._connect()
+        except ConnectionLost as error:
+            self._failed(error, was_lost)
+            return None
+        except BaseException as error:  # a callable for headers that raises or exits, no memory
+            self._failed(ConnectionLost(f"connecting failed: {type(error).__name__}: {error}"), was_lost)
+            return None
+        self._backoff.succeeded()
+        if not self._owner.opened(channel):
+            channel.release()
+            return None
+        if was_lost:
+            self._owner.tell("reconnected")
+        return channel
+
+    def _connect(self) -> Channel:
+        options = self._options
+        headers = options["headers"]
+        opening = ClientOpening(
+            self._address,
+            headers=(headers() if callable(headers) else headers) or {},
+            ssl_context=options["ssl"],
+            proxy=self._proxy,
+            timeout=options["connect_timeout"],
+        )
+        if not self._owner.began(opening):
+            opening.abort()
+        opened = opening.open()
+        return Channel(
+            stream_of(opened.sock),
+            is_client=True,
+            max_message_size=options["max_message_size"],
+            ping_interval=options["ping_interval"],
+            write_timeout=options["write_timeout"],
+            close_timeout=options["close_timeout"],
+            received=opened.received,
+        )
+
+    def _failed(self, error: ConnectionLost, was_lost: bool) -> None:
+        """An attempt to connect has failed."""
+        self._backoff.failed()
+        is_refused = is_refusal(error.status)
+        if is_refused or isinstance(error, NotTrusted):
+            self._backoff.refused(monotonic())
+        if self._owner.failed(error, is_refused):
+            self._logger.warning("%s", str(error))
+            self._owner.tell("error", error)
+            self._owner.tell("reconnect-failed" if was_lost else "host-closed")
+
+    def _lost(self, channel: Channel, closed: ChannelClosed) -> None:
+        """The connection has ended; nobody reads it any more."""
+        if closed.code in BLAMING_CODES:
+            self._backoff.refused(monotonic())
+        is_open = self._owner.lost(closed)
+        channel.release()
+        if is_open:
+            self._logger.warning("connection to %s lost: %s", self._address.shown, str(closed))
+            if closed.code != CloseCode.NORMAL_CLOSURE:
+                self._owner.tell("error", ConnectionLost(f"the connection was lost: {closed}", closed.code))
+            self._owner.tell("host-closed")

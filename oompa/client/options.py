@@ -1,0 +1,79 @@
+"""The options of a client, each described once (see ``oompa.options``)."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Callable, Mapping, Optional, Union
+
+from ..options import Option, count, flag, seconds, seconds_or_none, table_of
+from ..wire.options import ConnectionOptions
+from .address import proxy_options
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+Headers = Union[None, Mapping[str, str], Callable[[], Mapping[str, str]]]
+
+_TOLERANCE = {"ratio": 0.05, "interval": 10.0}
+
+
+def _tolerance(name: str, value: Any) -> Optional[Mapping[str, float]]:
+    if value is None:
+        return None
+    unknown = set(value) - set(_TOLERANCE)
+    if unknown:
+        raise TypeError(f"tolerance has unknown keys {sorted(unknown)}; the keys are 'ratio' and 'interval'")
+    ratio, interval = (value.get(key, default) for key, default in _TOLERANCE.items())
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)):
+        raise TypeError(f"the ratio of tolerance must be a number, not {ratio!r}")
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"the ratio of tolerance must be from 0 to 1, not {ratio!r}")
+    return {"ratio": float(ratio), "interval": seconds("the interval of tolerance", interval)}
+
+
+def _headers(name: str, value: Any) -> Headers:
+    if value is not None and not callable(value) and not isinstance(value, Mapping):
+        raise TypeError(f"headers must be a mapping or a callable that returns one, not {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+def _ssl(name: str, value: Any) -> Any:
+    if value is not None:
+        from ssl import SSLContext  # late: it would be a tenth of what importing a client takes
+
+        if not isinstance(value, SSLContext):
+            raise TypeError(f"ssl must be an ssl.SSLContext, not {value!r}")
+    return value
+
+
+def _proxy(name: str, value: Any) -> Optional[str]:
+    proxy_options(value)
+    return None if value is None else str(value)
+
+
+class ClientOptions(ConnectionOptions, total=False):
+    """What a client may be told."""
+
+    no_server: Annotated[bool, Option(False, flag, "do not connect yet; `client.start()` does")]
+    reconnect_interval: Annotated[float, Option(1.0, seconds, "between the starts of two attempts to connect")]
+    max_reconnect_interval: Annotated[
+        Optional[float], Option(None, seconds_or_none, "given: exponential backoff with full jitter up to it")
+    ]
+    timeout: Annotated[float, Option(10.0, seconds, "how long one attempt of a request may take")]
+    attempts: Annotated[int, Option(3, count, "attempts of a request, all with the same id; then `RequestTimeout`")]
+    tolerance: Annotated[
+        Optional[Mapping[str, float]],
+        Option(_TOLERANCE, _tolerance, "every `interval`: reconnect if more than `ratio` of the requests timed out; None: off"),
+    ]
+    connect_timeout: Annotated[float, Option(10.0, seconds, "connecting, TLS and handshake together")]
+    max_pending: Annotated[int, Option(10_000, count, "pending calls beyond which `dispatch` raises `TooManyPending`")]
+    headers: Annotated[
+        Headers, Option(None, _headers, "of the upgrade request: a mapping, or a callable asked at every connect")
+    ]
+    ssl: Annotated[
+        Optional["SSLContext"], Option(None, _ssl, "an `ssl.SSLContext` for `wss://`; None: the system's CAs")
+    ]
+    proxy: Annotated[
+        Optional[str],
+        Option(None, _proxy, '`"http://user:password@proxy.example:3128"`, or `socks5://` with python-socks installed'),
+    ]
+
+
+CLIENT_OPTIONS = table_of(ClientOptions)

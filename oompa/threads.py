@@ -1,0 +1,43 @@
+"""Threads of ours: daemons that are started when they are first needed and joined by whoever owns them."""
+
+import threading
+from time import monotonic
+from typing import Callable, Optional
+
+
+class OwnedThread:
+    """A thread that is started once.
+
+    ``_lock`` guards its start. It is re-entrant: a signal handler may come to the same place.
+
+    Args:
+        name: What lists of threads show.
+        run: What it does; it ends when this returns.
+    """
+
+    def __init__(self, name: str, run: Callable[[], None]) -> None:
+        self.is_started = False
+        self._name = name
+        self._run = run
+        self._lock = threading.RLock()
+        self._thread: Optional[threading.Thread] = None
+
+    def start(self) -> None:
+        """Start it, unless it was; raises RuntimeError when there is no thread to be had, and the next call tries again."""
+        with self._lock:
+            if self.is_started:
+                return
+            self.is_started = True
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:  # no thread to be had, or interrupted
+            self._thread = None
+            self.is_started = False
+            raise
+
+    def join(self, deadline: float) -> None:
+        """Wait until it has ended, at most until ``deadline`` on the monotonic clock, and not at all from within it."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
+            thread.join(max(0.0, deadline - monotonic()))
