@@ -185,7 +185,8 @@ class Inbound:
         self.failure: Optional[CloseFrame] = None
         self._mask_bit = 0 if is_client else _MASKED
         self._limit = max_message_size
-        self._short_heads = _heads_by_length(is_client, min(125, max_message_size))
+        self._short_limit = min(125, max_message_size)
+        self._short_heads = _heads_by_length(is_client, self._short_limit)
         self._is_between = True  # frames: nothing is kept, under way, closed or failed
         self._kept: list[bytes] = []  # the beginning of a frame, as it came
         self._kept_size = 0
@@ -249,8 +250,9 @@ class Inbound:
         if end < body:
             self._wanted = body - start
             return start
-        is_short = first == _WHOLE_TEXT and size < 126 and second == self._mask_bit | size
-        if not (is_short and size <= self._limit and not self._opcode) and (fault := self._fault_of(first, second, size)) is not None:
+        is_short = first == _WHOLE_TEXT and second == self._mask_bit | size and size <= self._short_limit
+        fault = None if is_short and not self._opcode else self._fault_of(first, second, size)
+        if fault is not None:
             return self._fail(fault, end)
         stop = body + size
         if end < stop:
