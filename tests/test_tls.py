@@ -20,7 +20,8 @@ from conftest import CEILING, wait_until
 from deployed import deployed, free_port
 
 from oompa import RequestTimeout, Server
-from oompa.wire.channel import Channel, ChannelClosed
+from oompa.wire.channel import Channel
+from oompa.wire.closing import ChannelClosed
 from oompa.wire.heartbeat import Silence
 from oompa.wire.streams import TlsStream, stream_of
 

@@ -11,8 +11,8 @@ from typing import Any, Optional, Protocol
 
 from ..errors import ConnectionLost
 from ..threads import OwnedThread
-from ..wire.channel import Channel, ChannelClosed
-from ..wire.closing import BLAMING_CODES, CloseCode
+from ..wire.channel import Channel
+from ..wire.closing import BLAMING_CODES, ChannelClosed, CloseCode
 from ..wire.streams import stream_of
 from .address import Address, proxy_options
 from .opening import ClientOpening, NotTrusted

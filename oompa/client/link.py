@@ -22,8 +22,8 @@ from ..emitter import Emitter
 from ..errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError, TooManyPending
 from ..options import seconds
 from ..threads import OwnedThread
-from ..wire.channel import Channel, ChannelClosed
-from ..wire.closing import CloseCode
+from ..wire.channel import Channel
+from ..wire.closing import ChannelClosed, CloseCode
 from ..wire.codec import codec_named
 from ..wire.frames import Message
 from ..wire.messages import OK, RequestWriter, read_reply

@@ -16,7 +16,8 @@ from collections import deque
 from time import monotonic
 from typing import Callable, Optional, Protocol
 
-from ..wire.channel import Channel, ChannelClosed
+from ..wire.channel import Channel
+from ..wire.closing import ChannelClosed
 from ..wire.frames import Message
 from .call import release
 

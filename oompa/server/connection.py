@@ -22,8 +22,8 @@ from typing import Any, Callable, NamedTuple, Optional
 from werkzeug.datastructures import Headers
 
 from ..emitter import Emitter
-from ..wire.channel import Channel, ChannelClosed
-from ..wire.closing import ORDERLY_CODES, CloseCode
+from ..wire.channel import Channel
+from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode
 from ..wire.codec import Codec
 from ..wire.frames import Message
 from ..wire.messages import ERR, MISSING, Reply, Request, UnreadableRequest, read_request

@@ -1,6 +1,8 @@
-"""Close codes, and what they mean for what was sent (:rfc:`6455#section-7.4`)."""
+"""How a connection ends: close codes and what they mean for what was sent (:rfc:`6455#section-7.4`)."""
 
 import enum
+
+from ..errors import printable
 
 
 class CloseCode(enum.IntEnum):
@@ -41,3 +43,15 @@ _RECEIVED_CODES = frozenset(CloseCode) - {CloseCode.NO_STATUS_RECEIVED, CloseCod
 def may_be_received(code: int) -> bool:
     """Whether a close frame may carry ``code``: one of the registry's, or of those left to libraries and applications."""
     return code in _RECEIVED_CODES or 3000 <= code <= 4999
+
+
+class ChannelClosed(Exception):
+    """The channel has ended. ``code`` and ``reason`` are those of the close frame, 1006 where there was none."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.code} {printable(self.reason)}".rstrip()

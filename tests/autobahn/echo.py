@@ -9,8 +9,9 @@ from oompa.client.opening import ClientOpening
 from oompa.server.embedded import EmbeddedServer
 from oompa.server.handshake import Accepted, accept, check_handshake
 from oompa.wire import frames
-from oompa.wire.channel import Channel, ChannelClosed
-from oompa.wire.frames import Inbound, Message
+from oompa.wire.channel import Channel
+from oompa.wire.closing import ChannelClosed
+from oompa.wire.frames import Buffer, Inbound, Message
 from oompa.wire.streams import stream_of
 
 #: The defaults of ``Server`` and ``Client``.
@@ -37,7 +38,7 @@ class _Framing(frames.Framing):
 
 
 class _Inbound(Inbound):
-    """Counts which messages the fast lane completed and which went through wsproto."""
+    """Counts the messages, and those that came in fragments or in binary."""
 
     def __init__(self, is_client: bool, max_message_size: int, lanes: "Counter[str]") -> None:
         super().__init__(is_client, max_message_size)
@@ -50,10 +51,9 @@ class _Inbound(Inbound):
             self._lanes["messages"] += len(messages)
         return messages
 
-    def _ask_wsproto(self, data: bytes, messages: list[Message]) -> None:
-        before = len(messages)
-        super()._ask_wsproto(data, messages)
-        self._lanes["wsproto"] += len(messages) - before
+    def _take_fragment(self, opcode: int, is_last: bool, payload: Buffer, messages: list[Message]) -> None:
+        super()._take_fragment(opcode, is_last, payload, messages)
+        self._lanes["others"] += is_last
 
 
 def echo(channel: Channel) -> None:
@@ -67,7 +67,7 @@ def echo(channel: Channel) -> None:
 
 
 class Testee:
-    """Both roles of the echo; ``lanes`` tells how many messages came and how many of them wsproto had to read."""
+    """Both roles of the echo; ``lanes`` tells how many messages came, and how many not as a whole text frame."""
 
     __test__ = False
 
@@ -77,7 +77,7 @@ class Testee:
     def channel(self, sock: Any, *, is_client: bool, received: bytes = b"") -> Channel:
         """A channel that can echo binary messages, too."""
         channel = Channel(stream_of(sock), is_client=is_client, received=received, **LIMITS)
-        channel._framing = _Framing(is_client)
+        channel._outbox._framing = _Framing(is_client)
         channel._inbound = _Inbound(is_client, LIMITS["max_message_size"], self.lanes)
         channel.set_tick(None)
         return channel

@@ -39,8 +39,8 @@ class Outcome(NamedTuple):
 
     def __str__(self) -> str:
         counted = ", ".join(f"{name} {self.counts[name]}" for name in _BEHAVIORS)
-        fast = self.lanes["messages"] - self.lanes["wsproto"]
-        lanes = f"{fast} of {self.lanes['messages']} messages by the fast lane"
+        fast = self.lanes["messages"] - self.lanes["others"]
+        lanes = f"{fast} of {self.lanes['messages']} messages in a text frame"
         return f"{self.role}: {sum(self.counts.values())} of {self.announced} cases run: {counted} ({lanes})"
 
 

@@ -15,7 +15,7 @@ import pytest
 from oompa.client import turns as module
 from oompa.client.call import Call
 from oompa.client.turns import TICK, Turns
-from oompa.wire.channel import ChannelClosed
+from oompa.wire.closing import ChannelClosed
 
 CEILING = 10.0  # seconds until a wait counts as failed
 
