@@ -10,7 +10,6 @@ completed by ``complete``. The signature that ``help`` shows and the README's ta
 error names the option, the value and what would do.
 """
 
-import difflib
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Optional, TypeVar, cast
 
@@ -59,6 +58,8 @@ def complete(owner: str, table: Table, given: Options) -> Options:
     values = cast(Mapping[str, Any], given)
     for name in values:
         if name not in table:
+            import difflib
+
             close = difflib.get_close_matches(name, table, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(sorted(table))}"
             raise TypeError(f"{owner} has no option {name!r}; {hint}")

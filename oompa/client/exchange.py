@@ -12,7 +12,7 @@ from typing import Any, Iterator, NamedTuple, Optional, Union
 
 from ..errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending
 from ..wire.closing import BLAMING_CODES
-from .reconnecting import Tolerance
+from .tolerance import Tolerance
 
 Lane = dict[str, "Pending"]
 _NO_LANE: Lane = {}

@@ -9,10 +9,10 @@ is done.
 sent, read, settled or called under it.
 """
 
+import base64
 import itertools
 import logging
 import os
-import secrets
 import threading
 import weakref
 from time import monotonic
@@ -32,8 +32,8 @@ from .call import AwaitedCall, Call
 from .callbacks import Callbacks
 from .exchange import Effect, Exchange, Pending, Reconnect, Send
 from .options import ClientOptions
-from .reconnecting import Tolerance
 from .timer import Timer
+from .tolerance import Tolerance
 from .turns import Settled, Turns
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ class Link:
         # No request has a shorter timeout unless it says so and nudges: a look per timeout misses no deadline.
         self._timer = Timer(self._look, self._timeout, self.closing.is_set, logger)
         self._keeper: Optional[OwnedThread] = None
-        # Unique across processes and machines: 72 random bits for the link, a counter for the request.
-        self._id_prefix = secrets.token_urlsafe(9)
+        self._id_prefix = _random_id()
         self._ordinals = itertools.count(1)
         _links.add(self)
 
@@ -208,7 +207,7 @@ class Link:
     def disown(self) -> None:
         """This process is a fork: the connection, the locks and the threads are the parent's, and so are the ids."""
         self._state = threading.Lock()  # a thread of the parent may have held it
-        self._id_prefix = secrets.token_urlsafe(9)
+        self._id_prefix = _random_id()
         if self._timer.is_started:
             self._refusal = "this client belongs to the process that made it; make a new one after fork"
             self._is_foreign = True
@@ -334,6 +333,11 @@ class Link:
     def _send_again(self, channel: Channel, pending: Pending) -> None:
         if not pending.future.is_settled:  # whoever settled it may have been interrupted before it was forgotten
             self._send(channel, pending)
+
+
+def _random_id() -> str:
+    """72 random bits: with a counter for each request, an id is unique across processes and machines."""
+    return base64.urlsafe_b64encode(os.urandom(9)).decode()
 
 
 def _disown_all() -> None:

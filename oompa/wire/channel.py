@@ -7,13 +7,15 @@ has no lock of its own.
 """
 
 from time import monotonic
-from typing import NoReturn, Optional
+from typing import TYPE_CHECKING, NoReturn, Optional
 
 from .closing import ChannelClosed, CloseCode
 from .frames import CloseFrame, Framing, Inbound, Message
 from .heartbeat import Heartbeat, Silence
 from .outbox import Outbox
-from .streams import Stream
+
+if TYPE_CHECKING:
+    from .streams import Stream
 
 
 class Channel:
@@ -31,7 +33,7 @@ class Channel:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: "Stream",
         *,
         is_client: bool,
         max_message_size: int,

@@ -12,11 +12,13 @@ how much was written, and nothing may follow half a frame.
 
 import threading
 from collections import deque
-from typing import Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
 from .closing import ChannelClosed, CloseCode
 from .frames import CLOSE, PING, PONG, CloseFrame, Framing, close_payload
-from .streams import Data, Stream
+
+if TYPE_CHECKING:
+    from .streams import Data, Stream
 
 #: Frames that wait are written together up to about so many bytes.
 _WRITE_SIZE = 65536
@@ -41,7 +43,7 @@ class Outbox:
         abort_reason: Why the connection was aborted, None if it was not.
     """
 
-    def __init__(self, stream: Stream, framing: Framing, write_timeout: float) -> None:
+    def __init__(self, stream: "Stream", framing: Framing, write_timeout: float) -> None:
         self.is_open = True
         self.abort_reason: Optional[str] = None
         self._stream = stream
@@ -49,7 +51,7 @@ class Outbox:
         self._write_timeout = write_timeout
         self._writing = threading.Lock()
         self._texts: deque[tuple[bytes, Optional[Waiting]]] = deque()
-        self._unsent: Optional[Data] = None  # the rest of what the kernel did not take whole
+        self._unsent: "Optional[Data]" = None  # the rest of what the kernel did not take whole
         self._control_due = False
         self._ping = False
         self._pongs: list[bytes] = []  # at most one: what a slow peer has not taken yet is replaced
@@ -222,7 +224,7 @@ class Outbox:
             raise
         return True
 
-    def _push(self, data: Data) -> bool:
+    def _push(self, data: "Data") -> bool:
         """Write what the kernel takes; False when that was not all, and ``_unsent`` has the rest. Needs ``_writing``."""
         try:
             sent = self._stream.send(data)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from oompa.client.exchange import Exchange, Pending, Reconnect, Send, Settle
-from oompa.client.reconnecting import Tolerance
+from oompa.client.tolerance import Tolerance
 from oompa.errors import ClientClosed, ConnectionLost, RequestTimeout, TooManyPending
 from oompa.wire.closing import CloseCode
 
