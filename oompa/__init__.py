@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .client.call import Call as Call
     from .client.client import Client as Client
     from .errors import ClientClosed as ClientClosed
     from .errors import ConnectionLost as ConnectionLost
@@ -18,14 +19,18 @@ if TYPE_CHECKING:
     from .errors import TaskError as TaskError
     from .errors import TooManyPending as TooManyPending
     from .schema import Schema as Schema
+    from .server.connection import Connection as Connection
+    from .server.contexts import current_request as current_request
     from .server.server import Server as Server
     from .wire.messages import Reply as Reply
     from .wire.messages import Request as Request
 
 #: Where each name lives. A name is imported when it is first used, so a client costs no Flask.
 _HOMES = {
+    "Call": ".client.call",
     "Client": ".client.client",
     "ClientClosed": ".errors",
+    "Connection": ".server.connection",
     "ConnectionLost": ".errors",
     "HealthcheckFailed": ".errors",
     "OompaError": ".errors",
@@ -38,6 +43,7 @@ _HOMES = {
     "Server": ".server.server",
     "TaskError": ".errors",
     "TooManyPending": ".errors",
+    "current_request": ".server.contexts",
 }
 
 __all__ = list(_HOMES)

@@ -3,17 +3,19 @@
 import logging
 import weakref
 from functools import partial
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, TypeVar, cast
 
 from ..emitter import Emitter, Listenable
 from ..options import Signature, Unpack, complete
-from ..wire.messages import MISSING, PING
+from ..wire.messages import MISSING, PING, Request
 from .call import Call
 from .link import Link
+from .middleware import CallNext, Middleware, before, check_meta
 from .options import CLIENT_OPTIONS, ClientOptions
 
 _logger = logging.getLogger("oompa.client")
 
+M = TypeVar("M", bound=Middleware)
 Methods = Mapping[str, Mapping[str, Any]]
 
 
@@ -46,6 +48,7 @@ class Client(Listenable):
             ("error", "host-closed", "reconnect-failed", "reconnected"), _logger, families=("OK:", "ERR:")
         )
         self._methods = {name: _method(name, method) for name, method in (methods or {}).items()}
+        self._middleware: tuple[Middleware, ...] = ()
         self._link = Link(url, checked, self._emitter, _logger)
         # No close at exit: the threads are daemons, and the interpreter shall not wait for a server.
         weakref.finalize(self, self._link.abandon).atexit = False
@@ -56,7 +59,29 @@ class Client(Listenable):
         """Connect, after ``no_server=True``. Does not wait. Raises ClientClosed on a closed client."""
         self._link.start()
 
-    def dispatch(self, type: str, payload: Any = MISSING) -> Call:
+    def use(self, middleware: M) -> M:
+        """Add a middleware, ``middleware(request, call_next) -> Future``; also a decorator.
+
+        Middleware runs on the thread that calls, in the order of ``use``, for everything but pings. ``request`` has ``type``,
+        ``payload`` (``MISSING`` where there is none) and ``meta``, which it may change; ``call_next(request)`` sends it and
+        returns the Future of its call. What a middleware raises, ``dispatch`` and ``call`` raise.
+
+        Raises:
+            TypeError: It cannot be called. Later, from ``dispatch``: what it returned is no Future.
+        """
+        if not callable(middleware):
+            raise TypeError(f"a middleware must be callable, not {middleware!r}")
+        self._middleware = (*self._middleware, middleware)
+        return middleware
+
+    def dispatch(
+        self,
+        type: str,
+        payload: Any = MISSING,
+        *,
+        timeout: Optional[float] = None,
+        meta: Optional[Mapping[str, Any]] = None,
+    ) -> Call:
         """Send a task, at once or as soon as there is a connection.
 
         A call that returns ran at least once: it may have run up to ``attempts`` times, plus once per reconnect, with the
@@ -65,31 +90,48 @@ class Client(Listenable):
         Args:
             type: The task type.
             payload: Any JSON value; left out, the request has none, which the server takes for None.
+            timeout: Seconds this request may take, instead of ``timeout`` times ``attempts``; it then has one attempt.
+            meta: What a handler finds in ``request.meta``: a mapping of JSON values. Not sent to a server that does not
+                understand it, such as the original.
 
         Returns:
             A ``concurrent.futures.Future`` with ``id`` and ``type``. It settles exactly once, within ``timeout`` times
             ``attempts``: with the payload of the reply, RemoteError, RequestTimeout, ConnectionLost or ClientClosed.
+            Where there is middleware, what that returns.
 
         Raises:
             ClientClosed: The client is closed, or belongs to another process.
             TooManyPending: ``max_pending`` calls wait already.
-            ValueError, TypeError: The payload is not JSON, or too large.
+            ValueError, TypeError: The payload or ``meta`` is not JSON, or too large.
         """
-        return self._link.dispatch(type, payload, None, self)
+        checked = None if meta is None else check_meta(meta)
+        if self._middleware:
+            return self._dispatch_through_middleware(Request(type, payload, meta=checked), timeout)
+        return self._link.dispatch(type, payload, timeout, checked, self)
 
-    def call(self, type: str, payload: Any = MISSING, timeout: Optional[float] = None) -> Any:
+    def call(
+        self,
+        type: str,
+        payload: Any = MISSING,
+        timeout: Optional[float] = None,
+        *,
+        meta: Optional[Mapping[str, Any]] = None,
+    ) -> Any:
         """Send a task and wait for its result.
 
         Args:
             type: The task type.
             payload: Any JSON value.
-            timeout: Seconds this request may take, instead of ``timeout`` times ``attempts``; it is then not sent again.
+            timeout: Seconds this request may take, instead of ``timeout`` times ``attempts``; it then has one attempt.
+            meta: As for ``dispatch``.
 
         Raises:
             RemoteError, RequestTimeout, ConnectionLost, ClientClosed: As the Future of ``dispatch``.
             TooManyPending, ValueError, TypeError: As ``dispatch``.
         """
-        return self._link.call(type, payload, timeout)
+        if self._middleware:
+            return self.dispatch(type, payload, timeout=timeout, meta=meta).result()
+        return self._link.call(type, payload, timeout, None if meta is None else check_meta(meta))
 
     def ping(self, timeout: Optional[float] = None) -> Call:
         """Ask for the server's health: a Future of what its healthcheck returned, or RemoteError.
@@ -97,7 +139,7 @@ class Client(Listenable):
         Args:
             timeout: Seconds the ping may take, as for ``call``.
         """
-        return self._link.dispatch(PING, MISSING, timeout, self)
+        return self._link.dispatch(PING, MISSING, timeout, None, self)
 
     def close(self) -> None:
         """Fail what is pending with ClientClosed, close the connection with 1001 and end the threads.
@@ -105,6 +147,15 @@ class Client(Listenable):
         Takes ``close_timeout`` seconds at the most. Any thread may call it, callbacks included, any number of times.
         """
         self._link.close()
+
+    def _dispatch_through_middleware(self, request: Request, timeout: Optional[float]) -> Call:
+        def send(request: Request) -> Call:
+            return self._link.dispatch(request.type, request.payload, timeout, request.meta, self)
+
+        call_next: CallNext = send
+        for middleware in reversed(self._middleware):
+            call_next = before(middleware, call_next)
+        return cast(Call, call_next(request))
 
     def __enter__(self) -> "Client":
         return self

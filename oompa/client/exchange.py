@@ -30,12 +30,14 @@ class Pending:
         attempt: The ordinal of the current attempt, from 1.
         deadline: When it ends.
         lane: The lane it is in.
+        meta: What goes behind the text, in place of its last brace, to a server that understands ``meta``.
         is_sent: Whether the current connection has carried it.
     """
 
     attempt = 1
     deadline = 0.0
     lane: Lane = _NO_LANE
+    meta = b""
     is_sent = False
 
     def __init__(self, id: str, text: bytes, timeout: float, attempts: int, future: Any = None) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Optional, Protocol
 
 from ..errors import ConnectionLost
 from ..threads import OwnedThread
+from ..wire.announcement import client_headers
 from ..wire.channel import Channel
 from ..wire.closing import BLAMING_CODES, ChannelClosed, CloseCode
 from ..wire.streams import stream_of
@@ -26,6 +27,9 @@ class Owner(Protocol):
 
     #: Set when the link is closed.
     closing: threading.Event
+
+    #: Says to servers that connections are one client's.
+    client_id: str
 
     def began(self, opening: ClientOpening) -> bool:
         """An attempt to connect begins; closing the link aborts it."""
@@ -54,6 +58,7 @@ class Keeper(OwnedThread):
         self._proxy = proxy_options(options["proxy"])
         self._turns = turns
         self._logger = logger
+        self._announcement = client_headers(owner.client_id, options["max_message_size"])
         self._backoff = Backoff(options["reconnect_interval"], options["max_reconnect_interval"])
 
     def _keep(self) -> None:
@@ -88,7 +93,7 @@ class Keeper(OwnedThread):
         headers = options["headers"]
         opening = ClientOpening(
             self._address,
-            headers=(headers() if callable(headers) else headers) or {},
+            headers={**((headers() if callable(headers) else headers) or {}), **self._announcement},
             ssl_context=options["ssl"],
             proxy=self._proxy,
             timeout=options["connect_timeout"],
@@ -104,6 +109,7 @@ class Keeper(OwnedThread):
             write_timeout=options["write_timeout"],
             close_timeout=options["close_timeout"],
             received=opened.received,
+            announced=opened.announced,
         )
 
     def _failed(self, error: ConnectionLost, was_lost: bool) -> None:

@@ -16,12 +16,13 @@ import os
 import threading
 import weakref
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Union
 
 from ..emitter import Emitter
 from ..errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError, TooManyPending
 from ..options import seconds
 from ..threads import OwnedThread
+from ..wire.announcement import META
 from ..wire.channel import Channel
 from ..wire.closing import ChannelClosed, CloseCode
 from ..wire.codec import codec_named
@@ -38,6 +39,8 @@ from .turns import Settled, Turns
 
 if TYPE_CHECKING:
     from .opening import ClientOpening
+
+Meta = Mapping[str, Any]
 
 #: Of ``close_timeout``, what is left to the threads for ending once the closing handshake was given up.
 _ENDING_TIME = 0.25
@@ -80,6 +83,7 @@ class Link:
         # No request has a shorter timeout unless it says so and nudges: a look per timeout misses no deadline.
         self._timer = Timer(self._look, self._timeout, self.closing.is_set, logger)
         self._keeper: Optional[OwnedThread] = None
+        self.client_id = _random_id()
         self._id_prefix = _random_id()
         self._ordinals = itertools.count(1)
         _links.add(self)
@@ -100,11 +104,14 @@ class Link:
         self._timer.start()
         self._keeper.start()
 
-    def dispatch(self, type: str, payload: Any, timeout: Optional[float] = None, owner: Any = None) -> Call:
+    def dispatch(
+        self, type: str, payload: Any, timeout: Optional[float] = None, meta: Optional[Meta] = None, owner: Any = None
+    ) -> Call:
         """Send a request, now or when there is a connection.
 
         Args:
             timeout: The limit of this request, instead of ``timeout`` and ``attempts``.
+            meta: What to tell the server beside the payload, where it understands that.
             owner: Kept alive until the call is done.
 
         Raises:
@@ -113,32 +120,45 @@ class Link:
         """
         id = f"{self._id_prefix}{next(self._ordinals)}"
         call = Call(self, id, type, owner)
-        self._send_new(type, id, payload, timeout, call)
+        self._send_new(type, id, payload, timeout, meta, call)
         if self._turns.is_dozing:
             self._turns.rouse()
         return call
 
-    def call(self, type: str, payload: Any, timeout: Optional[float] = None) -> Any:
+    def call(self, type: str, payload: Any, timeout: Optional[float] = None, meta: Optional[Meta] = None) -> Any:
         """Send a request and wait: ``dispatch(...).result()`` without what makes a Future. Raises what both do."""
         call = AwaitedCall()
-        self._send_new(type, f"{self._id_prefix}{next(self._ordinals)}", payload, timeout, call)
+        self._send_new(type, f"{self._id_prefix}{next(self._ordinals)}", payload, timeout, meta, call)
         wait_for = self.wait_for
         wait_for(call, None)
         return call.outcome()
 
-    def _send_new(self, type: str, id: str, payload: Any, timeout: Optional[float], call: Union[Call, AwaitedCall]) -> None:
+    def _send_new(
+        self,
+        type: str,
+        id: str,
+        payload: Any,
+        timeout: Optional[float],
+        meta: Optional[Meta],
+        call: Union[Call, AwaitedCall],
+    ) -> None:
         """Make ``call`` pending and send its request, now or when there is a connection. Raises as ``dispatch``."""
         if self._refusal is not None:
             raise ClientClosed(self._refusal)
         if not self._timer.is_started:
             self._timer.start()
-        text = self._writer.write(type, id, payload)
-        if len(text) > self._max_message_size:
-            raise ValueError(f"the request of {len(text)} bytes exceeds max_message_size of {self._max_message_size}")
+        text, tail = self._writer.write(type, id, payload), b""
+        if meta:
+            tail = self._writer.write_meta(meta)
+        size = len(text) + len(tail)
+        if size > self._max_message_size:
+            raise ValueError(f"the request of {size} bytes exceeds max_message_size of {self._max_message_size}")
         if timeout is None:
             pending = Pending(id, text, self._timeout, self._attempts, call)
         else:
             pending = Pending(id, text, seconds("timeout", timeout), 1, call)
+        if tail:
+            pending.meta = tail
         with self._state:
             if self._refusal is not None:
                 raise ClientClosed(self._refusal)
@@ -207,7 +227,7 @@ class Link:
     def disown(self) -> None:
         """This process is a fork: the connection, the locks and the threads are the parent's, and so are the ids."""
         self._state = threading.Lock()  # a thread of the parent may have held it
-        self._id_prefix = _random_id()
+        self._id_prefix, self.client_id = _random_id(), _random_id()
         if self._timer.is_started:
             self._refusal = "this client belongs to the process that made it; make a new one after fork"
             self._is_foreign = True
@@ -322,8 +342,11 @@ class Link:
                 effect.pending.future.settle(error=effect.error)
 
     def _send(self, channel: Channel, pending: Pending) -> None:
+        text = pending.text
+        if pending.meta and META in channel.announced.features:
+            text = text[:-1] + pending.meta
         try:
-            channel.post(pending.text, pending.future)
+            channel.post(text, pending.future)
         except ChannelClosed:
             pass  # the reader sees it; what is pending is sent again on the next connection
         except BaseException:

@@ -15,6 +15,7 @@ from typing import Any, Mapping, NamedTuple, Optional
 import websocket
 
 from ..errors import ConnectionLost, printable
+from ..wire.announcement import Announcement, read_announcement
 from .address import Address
 
 #: Bytes the answer to a handshake may have; a real one has a few hundred.
@@ -22,10 +23,11 @@ _ANSWER_LIMIT = 65536
 
 
 class Opened(NamedTuple):
-    """A socket past the client's handshake, and the bytes that came with the answer."""
+    """A socket past the client's handshake, the bytes that came with the answer, and what that told of the server."""
 
     sock: socket.socket
     received: bytes
+    announced: Announcement
 
 
 class NotTrusted(ConnectionLost):
@@ -165,8 +167,9 @@ class ClientOpening:
         if self._address.is_secure:
             sock = self._start_tls(sock, deadline)
         shaking = _HandshakeSocket(sock, deadline)
-        websocket.WebSocket().connect(self._address.url, socket=shaking, **options)  # type: ignore[no-untyped-call]
-        return Opened(sock, shaking.received)
+        opened = websocket.WebSocket()
+        opened.connect(self._address.url, socket=shaking, **options)  # type: ignore[no-untyped-call]
+        return Opened(sock, shaking.received, _announced(opened))
 
     def _tunnel(self, sock: socket.socket, deadline: float) -> None:
         """Ask an HTTP proxy for a way to the server (:rfc:`9110#section-9.3.6`); websocket-client has no total deadline."""
@@ -225,7 +228,7 @@ class ClientOpening:
         )
         assert opened.sock is not None
         self._hold(opened.sock)
-        return Opened(opened.sock, b"")
+        return Opened(opened.sock, b"", _announced(opened))
 
     def _hold(self, sock: socket.socket) -> None:
         with self._lock:
@@ -236,6 +239,11 @@ class ClientOpening:
     def _close(self) -> None:
         if self._sock is not None:
             self._sock.close()
+
+
+def _announced(opened: websocket.WebSocket) -> Announcement:
+    headers = opened.getheaders() or {}  # by their names in lower case
+    return read_announcement(lambda name: headers.get(name.lower()))
 
 
 def _body_of(error: websocket.WebSocketBadStatusException) -> str:

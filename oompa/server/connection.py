@@ -22,6 +22,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from werkzeug.datastructures import Headers
 
 from ..emitter import Emitter
+from ..wire.announcement import Announcement
 from ..wire.channel import Channel
 from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode
 from ..wire.codec import Codec
@@ -43,6 +44,7 @@ class Visitor(NamedTuple):
     remote_address: tuple[str, int]
     headers: Headers
     identity: Any
+    announced: Announcement
 
 
 class Service(NamedTuple):
@@ -73,6 +75,14 @@ class _Worker:
         self._stuck(self)
 
 
+class _Queued(NamedTuple):
+    """A request that waits for its turn."""
+
+    request: Request
+    size: int
+    since: float
+
+
 class _ClosingHandshake:
     """A closing handshake as the watcher knows it: something that may take long."""
 
@@ -92,10 +102,11 @@ class Connection:
         remote_address: Host and port of the peer, as the web server tells them.
         headers: The headers of the upgrade request, as ``flask.Request.headers``.
         identity: What ``authenticate`` returned.
+        announced: What the client told in its handshake.
     """
 
     def __init__(self, channel: Channel, service: Service, visitor: Visitor) -> None:
-        self.remote_address, self.headers, self.identity = visitor
+        self.remote_address, self.headers, self.identity, self.announced = visitor
         self._channel = channel
         self._pipeline, self._codec, self._watcher, self._slow_types, self._emitter, self._logger, options = service
         self._concurrency = options["concurrency"]
@@ -107,7 +118,7 @@ class Connection:
         self._home = self._leader = _Worker(self._stuck)
         self._home_is_free = False
         self._running: dict[_Worker, Key] = {}
-        self._queue: deque[tuple[Request, int]] = deque()
+        self._queue: deque[_Queued] = deque()
         self._queued_size = 0
         self._inbox: list[Message] = []
         self._draining = False
@@ -215,25 +226,29 @@ class Connection:
             return self._reply(unreadable)
         if not self._admit(me, request, len(message)):
             return
-        while request is not None:
-            if request.type in self._slow_types:
-                self._run_slow(me, request)
-            else:
-                me.is_replying = False
-                self._watcher.began(me)
-                reply = self._pipeline.handle(request)
-                me.is_replying = True
-                self._reply(reply)
-                self._watcher.ended(me)
-            request = self._next(me)
+        self._run(me, request, 0.0)
+        while (queued := self._next(me)) is not None:
+            self._run(me, queued.request, monotonic() - queued.since)
 
-    def _run_slow(self, me: _Worker, request: Request) -> None:
+    def _run(self, me: _Worker, request: Request, waited: float) -> None:
+        """Run a request that was admitted, and reply."""
+        if request.type in self._slow_types:
+            return self._run_slow(me, request, waited)
+        me.is_replying = False
+        self._watcher.began(me)
+        reply = self._pipeline.handle(request)
+        me.is_replying = True
+        reply.waited = waited
+        self._reply(reply)
+        self._watcher.ended(me)
+
+    def _run_slow(self, me: _Worker, request: Request, waited: float) -> None:
         """Run a task of a type that took long the last time: the lead is passed on first."""
-        type = request.type
         self._pass_lead(me)
         reply = self._pipeline.handle(request)
         if reply.elapsed < PATIENCE:
-            self._slow_types.discard(type)
+            self._slow_types.discard(str(reply.task))
+        reply.waited = waited
         self._reply(reply)
 
     def _admit(self, me: _Worker, request: Request, size: int) -> bool:
@@ -252,7 +267,7 @@ class Connection:
             if not self._queue and len(self._running) < self._concurrency:
                 self._running[me] = key
                 return True
-            self._queue.append((request, size))
+            self._queue.append(_Queued(request, size, monotonic()))
             self._queued_size += size
             while self._is_full_locked() and self._channel.is_open:
                 self._changed.wait()  # notified by a worker that takes from the queue, by close and by abort
@@ -264,18 +279,19 @@ class Connection:
     def _is_copy_locked(self, key: Key) -> bool:
         if key[1] is MISSING or key[1] is None:
             return False
-        copies = (*self._running.values(), *((request.type, request.id) for request, _ in self._queue))
+        copies = (*self._running.values(), *((each.request.type, each.request.id) for each in self._queue))
         return any(key == copy and type(key[1]) is type(copy[1]) for copy in copies)
 
-    def _next(self, me: _Worker) -> Optional[Request]:
+    def _next(self, me: _Worker) -> Optional[_Queued]:
         """This worker's task is over: the next from the queue."""
         with self._state:
             if self._queue:
-                request, size = self._queue.popleft()
-                self._queued_size -= size
-                self._running[me] = (request.type, request.id)  # replaced, so that the connection never looks idle meanwhile
+                queued = self._queue.popleft()
+                self._queued_size -= queued.size
+                # Replaced, so that the connection never looks idle meanwhile.
+                self._running[me] = (queued.request.type, queued.request.id)
                 self._changed.notify_all()
-                return request
+                return queued
             del self._running[me]
             is_drained = self._draining and not self._running
         if is_drained:

@@ -85,13 +85,20 @@ class _Door(simple_websocket.Server):  # type: ignore[misc]
     """simple-websocket's way to the socket, with an answer of our own: its would accept deflate, and takes h11 to parse
     again what the web server has parsed."""
 
+    def __init__(self, environ: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        self._headers = headers
+        super().__init__(environ, thread_class=_NoThread)
+
     def handshake(self) -> None:
         """Answer the request."""
-        answer = (
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Accept: {_accept_key(self.environ['HTTP_SEC_WEBSOCKET_KEY'])}\r\n\r\n"
-        )
-        self.sock.sendall(answer.encode())
+        lines = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Accept": _accept_key(self.environ["HTTP_SEC_WEBSOCKET_KEY"]),
+            **self._headers,
+        }
+        answer = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self.sock.sendall(f"HTTP/1.1 101 Switching Protocols\r\n{answer}\r\n".encode())
         self.connected = True
 
 
@@ -102,12 +109,12 @@ class Accepted(NamedTuple):
     mode: str
 
 
-def accept(environ: Mapping[str, Any]) -> Accepted:
-    """Answer an upgrade request that ``check_handshake`` let pass.
+def accept(environ: Mapping[str, Any], headers: Mapping[str, str]) -> Accepted:
+    """Answer an upgrade request that ``check_handshake`` let pass, with ``headers`` beside those of the handshake.
 
     Raises:
         RuntimeError: The web server gives no access to its socket.
         OSError: The peer is gone.
     """
-    door = _Door(environ, thread_class=_NoThread)
+    door = _Door(environ, headers)
     return Accepted(door.sock, door.mode)

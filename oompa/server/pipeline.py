@@ -14,6 +14,7 @@ from ..errors import HealthcheckFailed, TaskError, printable
 from ..schema import Factory
 from ..wire.codec import NOT_JSON, Codec, is_longer
 from ..wire.messages import ERR, OK, PING, Reply, Request, describe, write_reply
+from .contexts import run_task
 
 Healthcheck = Callable[[], Any]
 CallNext = Callable[[Request], Any]
@@ -86,15 +87,14 @@ class Pipeline:
     def handle(self, request: Request) -> Reply:
         """Run a request; never raises."""
         started = monotonic()
-        id = request.id
+        id, task = request.id, request.type
         try:
-            if request.type in self._schema:
-                run = self._run
-                reply = Reply(OK, id, run(request))
-            elif request.type == PING:
+            if task in self._schema:
+                reply = Reply(OK, id, run_task(self._run, request))
+            elif task == PING:
                 reply = Reply(OK, id, self.check_health())
             else:
-                raise _unknown(request.type)
+                raise _unknown(task)
         except TaskError as error:
             reply = Reply(ERR, id, error=error.error)
         except UnknownType as error:
@@ -102,6 +102,7 @@ class Pipeline:
         except BaseException as error:  # sys.exit() in a handler must not end the connection either
             reply = Reply(ERR, id, error=self._report(request, error))
         reply.elapsed = monotonic() - started
+        reply.task = task
         return reply
 
     def check_health(self) -> Any:
@@ -134,7 +135,9 @@ class Pipeline:
         return reply, text
 
     def _write_failure(self, reply: Reply, problem: str) -> tuple[Reply, bytes]:
-        failure = Reply(ERR, reply.id, error=problem[:_PROBLEM_LIMIT], elapsed=reply.elapsed)
+        failure = Reply(
+            ERR, reply.id, error=problem[:_PROBLEM_LIMIT], elapsed=reply.elapsed, task=reply.task, waited=reply.waited
+        )
         try:
             text = write_reply(self._codec, failure)
             if len(text) <= self._max_reply_size:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Request, Response, request
 
 from ..errors import printable
+from ..wire.announcement import read_announcement, server_headers
 from ..wire.messages import describe
 from .connection import Visitor
 from .handshake import Accepted, BadHandshake, accept, check_handshake, wants_websocket
@@ -101,7 +102,8 @@ def upgrade(request: Request, host: Host, options: ServerOptions, logger: loggin
     if host.is_draining():
         return _text("draining", 503, {"Retry-After": str(RETRY_AFTER)})
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
-    return _Upgrade(host, Visitor(address, request.headers, identity), logger)
+    visitor = Visitor(address, request.headers, identity, read_announcement(request.headers.get))
+    return _Upgrade(host, visitor, server_headers(options["max_message_size"]), logger)
 
 
 def _check_origin(environ: Mapping[str, Any], origins: Optional[Collection[str]]) -> None:
@@ -141,11 +143,12 @@ def _identify(authenticate: Optional[Authenticate], request: Request) -> Any:
 class _Upgrade(Response):
     """The answer to a good upgrade request: the whole life of the WebSocket."""
 
-    def __init__(self, host: Host, visitor: Visitor, logger: logging.Logger) -> None:
+    def __init__(self, host: Host, visitor: Visitor, answer: Mapping[str, str], logger: logging.Logger) -> None:
         super().__init__()
         self._host = host
-        self._logger = logger
         self._visitor = visitor
+        self._answer = answer
+        self._logger = logger
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         if not self._host.admit():
@@ -167,7 +170,7 @@ class _Upgrade(Response):
 
     def _accept(self, environ: Any) -> Union[Accepted, Response]:
         try:
-            return accept(environ)
+            return accept(environ, self._answer)
         except RuntimeError:
             return _text("this web server gives no access to its socket; use server.run() or gunicorn --threads", 501)
         except OSError:

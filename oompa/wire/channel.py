@@ -9,6 +9,7 @@ has no lock of its own.
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn, Optional
 
+from .announcement import Announcement
 from .closing import ChannelClosed, CloseCode
 from .frames import CloseFrame, Framing, Inbound, Message
 from .heartbeat import Heartbeat, Silence
@@ -29,6 +30,7 @@ class Channel:
         write_timeout: Seconds a write may stand still before the channel is aborted.
         close_timeout: Seconds to wait for the peer to end after this end failed it.
         received: Bytes of the stream that came along with the handshake.
+        announced: What the other end told in the handshake.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Channel:
         write_timeout: float,
         close_timeout: float,
         received: bytes = b"",
+        announced: Announcement = Announcement(),
     ) -> None:
+        self.announced = announced
         self.heard_at = monotonic()
         self._is_idle = True
         self._stream = stream

@@ -1,18 +1,22 @@
 """Requests and replies, and their texts on the wire.
 
-One JSON object each: a request has ``type``, ``payload`` and ``id``; a success ``type`` OK, ``id`` and ``payload``; a
-failure ``type`` ERR, ``id`` and ``error``. The id is any JSON value and comes back as it went.
+One JSON object each: a request has ``type``, ``payload``, ``id`` and ``meta``; a success ``type`` OK, ``id`` and ``payload``;
+a failure ``type`` ERR, ``id``, ``error`` and ``details``. The id is any JSON value and comes back as it went. ``meta`` and
+``details`` are objects, left out where there is nothing to say.
 """
 
 import math
 from json.encoder import encode_basestring
-from typing import Any, Optional, Union
+from typing import Any, Mapping, Optional, Union
 
 from ..errors import ProtocolError
 from .codec import NOT_JSON, Codec
 
 OK = "OK"
 ERR = "ERR"
+
+#: How the types begin that are the library's own. A client ignores those that it does not know.
+OWN_TYPES = "$OOMPA/"
 
 #: The request type that runs the healthcheck.
 PING = "$OOMPA/PING"
@@ -32,16 +36,25 @@ class Request:
         payload: What the factory gets; None where the request had none.
         id: The request's id as it came, ``MISSING`` where it had none. The reply carries it whatever happens to this
             attribute. A request that is sent again has the same id, so a handler can tell.
-        connection: The server connection it came on.
+        connection: The server connection it came on; None in a client's middleware.
+        meta: What the caller tells beside the payload, a dict.
     """
 
-    __slots__ = ("type", "payload", "id", "connection")
+    __slots__ = ("type", "payload", "id", "connection", "meta")
 
-    def __init__(self, type: str, payload: Any = None, id: Any = MISSING, connection: Any = None) -> None:
+    def __init__(
+        self,
+        type: str,
+        payload: Any = None,
+        id: Any = MISSING,
+        connection: Any = None,
+        meta: Optional[dict[str, Any]] = None,
+    ) -> None:
         self.type = type
         self.payload = payload
         self.id = id
         self.connection = connection
+        self.meta: dict[str, Any] = {} if meta is None else meta
 
     def __repr__(self) -> str:
         return f"<Request {self.type!r} id={self.id!r}>"
@@ -56,16 +69,32 @@ class Reply:
         payload: The result of an OK.
         error: The error of an ERR.
         elapsed: Seconds from the start of the task to its end.
+        task: The type of the request; None where it had none.
+        waited: Seconds the request was queued.
+        details: What an ERR tells beside the error, a dict; None for nothing.
     """
 
-    __slots__ = ("type", "id", "payload", "error", "elapsed")
+    __slots__ = ("type", "id", "payload", "error", "elapsed", "task", "waited", "details")
 
-    def __init__(self, type: str, id: Any, payload: Any = None, error: Any = None, elapsed: float = 0.0) -> None:
+    def __init__(
+        self,
+        type: str,
+        id: Any,
+        payload: Any = None,
+        error: Any = None,
+        elapsed: float = 0.0,
+        task: Optional[str] = None,
+        waited: float = 0.0,
+        details: Optional[dict[str, Any]] = None,
+    ) -> None:
         self.type = type
         self.id = id
         self.payload = payload
         self.error = error
         self.elapsed = elapsed
+        self.task = task
+        self.waited = waited
+        self.details = details
 
     def __repr__(self) -> str:
         return f"<Reply {self.type} id={self.id!r}>"
@@ -98,7 +127,8 @@ def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) 
     if type(task) is not str:
         problem = f'the "type" of a request must be a string, not {_json_name(task)}'
         raise UnreadableRequest(problem, None if id is MISSING else id)
-    return Request(task, fields.get("payload"), id, connection)
+    meta = fields.get("meta")
+    return Request(task, fields.get("payload"), id, connection, meta if type(meta) is dict else None)
 
 
 class RequestWriter:
@@ -128,6 +158,10 @@ class RequestWriter:
         encode = self._encode
         return b'%b%b","payload":%b}' % (head, id.encode(), encode(payload))
 
+    def write_meta(self, meta: Mapping[str, Any]) -> bytes:
+        """What to put behind a request, in place of its last brace, for a server that understands ``meta``."""
+        return b',"meta":%b}' % self._encode(dict(meta)) if meta else b""
+
     def _make_head(self, type: str) -> bytes:
         if not isinstance(type, str):
             raise TypeError(f"a task type must be a string, not {type!r}")
@@ -138,7 +172,7 @@ class RequestWriter:
 
 
 def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
-    """The type, the id and the payload or error of a reply.
+    """The type, the id and the payload or error of a reply; the type alone of a message that a newer server sends.
 
     Raises:
         ProtocolError: The text is no reply.
@@ -154,6 +188,8 @@ def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
         return OK, fields.get("id"), fields.get("payload")
     if kind == ERR:
         return ERR, fields.get("id"), fields.get("error")
+    if type(kind) is str and kind.startswith(OWN_TYPES):
+        return kind, None, None
     raise ProtocolError(f"a reply must have type OK or ERR, not {_brief(kind)}")
 
 
@@ -169,6 +205,8 @@ def write_reply(codec: Codec, reply: Reply) -> bytes:
         value = codec.encode(reply.payload)
         return b'{"type":"OK","payload":%b}' % value if head is None else b'{"type":"OK","id":%b,"payload":%b}' % (head, value)
     value = codec.encode(reply.error)
+    if reply.details is not None:
+        value += b',"details":' + codec.encode(reply.details)
     return b'{"type":"ERR","error":%b}' % value if head is None else b'{"type":"ERR","id":%b,"error":%b}' % (head, value)
 
 

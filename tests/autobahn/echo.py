@@ -90,7 +90,7 @@ class Testee:
 
     def _serve(self, environ: Any, start_response: Callable[..., Any]) -> Iterable[bytes]:
         check_handshake(environ)
-        accepted: Accepted = accept(environ)
+        accepted: Accepted = accept(environ, {})
         channel = self.channel(accepted.sock, is_client=False)
         try:
             echo(channel)

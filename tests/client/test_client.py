@@ -5,6 +5,7 @@ import concurrent.futures
 import gc
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import weakref
 
 import pytest
 from conftest import CALCULATOR, CEILING, wait_until
+from reliability.fake_server import FakeServer
 
 from oompa import (
     Client,
@@ -23,9 +25,11 @@ from oompa import (
     RemoteError,
     RequestTimeout,
     TooManyPending,
+    current_request,
 )
 from oompa.client.options import CLIENT_OPTIONS
 from oompa.server.options import SERVER_OPTIONS
+from oompa.wire.codec import NOT_JSON
 
 ADD = {"type": "ADD", "factory": lambda x, y: {"x": x, "y": y}}
 
@@ -647,3 +651,172 @@ def test_a_closed_client_says_so_whatever_it_is_given(connect, nowhere):
 def test_client_and_server_share_the_defaults_of_a_connection():
     for name in ("ping_interval", "max_message_size", "write_timeout", "close_timeout"):
         assert CLIENT_OPTIONS[name] is SERVER_OPTIONS[name]
+
+
+# Middleware and meta.
+
+
+@pytest.fixture
+def meta_server(serve):
+    """Answers META with the ``meta`` it got."""
+    server = serve({**CALCULATOR, "META": lambda _: current_request().meta})
+    return server
+
+
+def test_meta_reaches_the_handler_of_a_call_and_of_a_dispatch(meta_server, connect):
+    client = connect(meta_server)
+    assert client.call("META", meta={"tenant": "a"}, timeout=CEILING) == {"tenant": "a"}
+    assert client.dispatch("META", None, meta={"tenant": ["b"]}).result(CEILING) == {"tenant": ["b"]}
+    assert client.call("META", timeout=CEILING) == {}
+
+
+def test_meta_of_calls_made_before_there_is_a_connection_reaches_the_handler(meta_server, connect):
+    client = connect(meta_server, no_server=True)
+    future = client.dispatch("META", meta={"early": True})
+    client.start()
+    assert future.result(CEILING) == {"early": True}
+
+
+@pytest.fixture
+def fake():
+    """A server played by hand, which announces nothing."""
+    server = FakeServer()
+    yield server
+    server.close()
+
+
+def test_a_server_that_does_not_announce_meta_gets_none(connect, fake):
+    client = connect(f"ws://127.0.0.1:{fake.port}")
+    future = client.dispatch("ADD", 1, meta={"tenant": "a"})
+    assert fake.accept().request() == {"type": "ADD", "id": future.id, "payload": 1}
+
+
+def test_a_client_tells_which_one_it_is_and_what_it_can_take(connect, fake):
+    told = []
+    for client in [connect(f"ws://127.0.0.1:{fake.port}", max_message_size=5000, reconnect_interval=0.01) for _ in range(2)]:
+        for _ in range(2):
+            connection = fake.accept_raw()
+            head = connection.http_request().decode()
+            told.append(dict(re.findall(r"(Oompa-[^:]*): ([^\r]*)\r", head + "\r")))
+            connection.reset()
+        client.close()
+    ids = [headers["Oompa-Client"] for headers in told]
+    assert [headers["Oompa-Max-Message-Size"] for headers in told] == ["5000"] * 4
+    assert len(set(ids)) == 2 and all(re.fullmatch("[A-Za-z0-9_-]{12}", id) for id in ids)
+
+
+@pytest.mark.parametrize("meta", [{"timeout": 1}, {"key": "k", "a": 1}, {"progress": True}], ids=str)
+def test_reserved_keys_of_meta_are_refused_by_name(connect, nowhere, meta):
+    client = connect(nowhere)
+    for use in (client.dispatch, client.call):
+        with pytest.raises(ValueError, match=rf"reserved keys \['{next(iter(meta))}'\]"):
+            use("ADD", meta=meta)
+
+
+def test_meta_that_is_no_mapping_or_not_json_is_refused(connect, nowhere):
+    client = connect(nowhere)
+    with pytest.raises(TypeError, match="meta must be a mapping, not 5"):
+        client.dispatch("ADD", meta=5)
+    with pytest.raises(NOT_JSON):
+        client.dispatch("ADD", meta={"a": object()})
+
+
+def test_meta_counts_in_the_size_of_a_request(connect, nowhere):
+    client = connect(nowhere, max_message_size=1000)
+    with pytest.raises(ValueError, match="exceeds max_message_size of 1000"):
+        client.dispatch("ADD", meta={"a": "x" * 1000})
+
+
+def test_a_timeout_of_its_own_ends_a_dispatch_after_one_attempt(connect, nowhere):
+    client = connect(nowhere)
+    with pytest.raises(RequestTimeout):
+        client.dispatch("ADD", 1, timeout=0.05).result(CEILING)
+
+
+def test_middleware_runs_in_the_order_of_use_and_may_change_the_request(meta_server, connect):
+    client = connect(meta_server, {"show": {"type": "META"}})
+    seen = []
+
+    @client.use
+    def outer(request, call_next):
+        seen.append((request.type, request.payload, dict(request.meta), threading.current_thread()))
+        request.meta["outer"] = 1
+        return call_next(request)
+
+    def inner(request, call_next):
+        request.meta["inner"] = len(request.meta)
+        return call_next(request)
+
+    assert client.use(inner) is inner
+    assert client.dispatch("META", 5, meta={"a": 0}).result(CEILING) == {"a": 0, "outer": 1, "inner": 2}
+    assert client.call("META", 5) == client.show(5).result(CEILING) == {"outer": 1, "inner": 1}
+    assert seen == [("META", 5, meta, threading.current_thread()) for meta in ({"a": 0}, {}, {})]
+
+
+def test_middleware_does_not_change_the_callers_own_meta(meta_server, connect):
+    client, meta = connect(meta_server), {"a": 1}
+    client.use(lambda request, call_next: (request.meta.clear(), call_next(request))[1])
+    assert client.call("META", meta=meta) == {}
+    assert meta == {"a": 1}
+
+
+def test_middleware_may_answer_by_itself_or_call_twice(serve, connect):
+    client = connect(serve())
+    answered = concurrent.futures.Future()
+    answered.set_result("cached")
+
+    @client.use
+    def middleware(request, call_next):
+        if request.type == "CACHED":
+            return answered
+        call_next(request).result(CEILING)
+        return call_next(request)
+
+    assert client.dispatch("CACHED") is answered
+    assert client.call("CACHED") == "cached"
+    assert client.call("ADD", {"x": 1, "y": 6}) == 7
+
+
+def test_pings_do_not_pass_through_middleware(serve, connect):
+    client = connect(serve())
+    client.use(lambda request, call_next: pytest.fail("a ping is no task"))
+    assert client.ping(timeout=CEILING).result() is True
+
+
+def test_middleware_that_returns_no_future_is_a_type_error_that_names_it(connect, nowhere):
+    client = connect(nowhere)
+
+    @client.use
+    def forgetful(request, call_next):
+        call_next(request)
+
+    for use in (client.dispatch, client.call):
+        with pytest.raises(TypeError, match="forgetful.* must return a Future, .* not None"):
+            use("ADD")
+    with pytest.raises(TypeError, match="a middleware must be callable, not 5"):
+        client.use(5)
+
+
+def test_what_middleware_raises_the_caller_gets(connect, nowhere):
+    client = connect(nowhere)
+
+    @client.use
+    def refuse(request, call_next):
+        raise LookupError(request.type)
+
+    for use in (client.dispatch, client.call):
+        with pytest.raises(LookupError, match="ADD"):
+            use("ADD")
+
+
+def test_messages_of_a_newer_server_are_ignored(connect, fake):
+    client, told = connect(f"ws://127.0.0.1:{fake.port}"), []
+    for event in ("error", "host-closed"):
+        client.on(event, told.append)
+    future = client.dispatch("ADD", 1)
+    connection = fake.accept()
+    request = connection.request()
+    connection.text(json.dumps({"type": "$OOMPA/FUTURE", "id": request["id"], "payload": 5}))
+    connection.reply(request, 7)
+    assert future.result(CEILING) == 7
+    assert told == []

@@ -1,5 +1,6 @@
 """The server over real sockets: tasks, middleware, healthcheck, events, listening and closing."""
 
+import contextvars
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 from conftest import CALCULATOR, CEILING, wait_until
 from raw_peer import BINARY, PING, PONG, TEXT, RawPeer, close_frame, frame, upgrade
 
-from oompa import HealthcheckFailed, RemoteError, Schema, Server, TaskError
+from oompa import HealthcheckFailed, RemoteError, Schema, Server, TaskError, current_request
 
 
 def get(server, path="/health", **headers):
@@ -831,3 +832,73 @@ def test_authenticate_answers_yes_no_or_an_identity(serve, connect):
     assert statuses == {"": 401, "nobody": 401, "banned": 403, "anybody": 101}
     assert connect(server, headers={"X-User": "ann"}).call("WHO") == "ann"
     assert connect(server, headers=lambda: {"X-User": "bob"}).call("WHO") == "bob"
+
+
+# What surrounds a task.
+
+
+def test_a_task_finds_its_request_and_what_it_sets_is_gone_afterwards(serve, connect):
+    variable = contextvars.ContextVar("variable", default="unset")
+
+    def look(payload):
+        request, before = current_request(), variable.get()
+        variable.set(payload)
+        return [request.type, request.payload, request.connection is not None, before]
+
+    with connect(serve({"LOOK": look}, concurrency=1)) as client:
+        for payload in ("a", "b"):
+            assert client.call("LOOK", payload, timeout=CEILING) == ["LOOK", payload, True, "unset"]
+    assert current_request() is None
+
+
+def test_middleware_and_factory_share_a_context(serve, connect):
+    user = contextvars.ContextVar("user")
+    server = serve({"WHO": lambda _: user.get()})
+
+    @server.use
+    def identify(request, call_next):
+        user.set(request.payload)
+        return call_next(request)
+
+    with connect(server) as client:
+        assert client.call("WHO", "ann", timeout=CEILING) == "ann"
+
+
+def test_threads_that_a_task_starts_have_no_request(serve, connect):
+    def look(payload):
+        found = []
+        thread = threading.Thread(target=lambda: found.append(current_request()))
+        thread.start()
+        thread.join()
+        return found
+
+    with connect(serve({"LOOK": look})) as client:
+        assert client.call("LOOK", timeout=CEILING) == [None]
+
+
+def test_a_reply_tells_its_task_and_how_long_it_was_queued(serve, connect):
+    server, replies = serve(concurrency=1), []
+    server.on("reply", replies.append)
+    with connect(server) as client:
+        futures = [client.dispatch("SLEEP", {"seconds": 0.1}) for _ in range(2)] + [client.dispatch("MEOW")]
+        for future in futures:
+            future.exception(CEILING)
+    first, second, third = replies
+    assert [reply.task for reply in replies] == ["SLEEP", "SLEEP", "MEOW"]
+    assert first.waited < 0.1 <= third.waited + third.elapsed < CEILING
+    assert second.elapsed >= 0.1 and first.details is None
+
+
+def test_the_answer_to_an_upgrade_tells_what_the_server_understands_and_takes(serve):
+    answer = upgrade_response(serve(max_message_size=5000))
+    assert answer.headers["oompa-features"] == "meta"
+    assert answer.headers["oompa-max-message-size"] == "5000"
+
+
+def test_a_connection_knows_what_its_client_told(serve, connect):
+    server, connections = serve(), []
+    server.on("connection", connections.append)
+    with connect(server, max_message_size=5000) as client:
+        client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING)
+        (connection,) = connections
+        assert connection.announced == (frozenset(), 5000, client._link.client_id)

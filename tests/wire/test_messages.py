@@ -288,6 +288,45 @@ def test_a_reply_without_a_type_is_a_protocol_error(codec):
         read_reply(codec, '{"id":"7","payload":7}')
 
 
+@pytest.mark.parametrize("type", ["$OOMPA/PROGRESS", "$OOMPA/", "$OOMPA/OK"])
+def test_a_message_of_a_newer_server_is_read_as_its_type_alone(codec, type):
+    assert read_reply(codec, json.dumps({"type": type, "id": "7", "payload": 7, "error": 8})) == (type, None, None)
+
+
+# Meta and details.
+
+
+def test_the_meta_of_a_request_goes_in_place_of_its_last_brace(writer):
+    for text in (writer.write("ADD", "7", {"x": 1}), writer.write("ADD", "7")):
+        assert json.loads(text[:-1] + writer.write_meta({"key": "k"})) == {**json.loads(text), "meta": {"key": "k"}}
+    assert writer.write_meta({}) == b""
+
+
+@pytest.mark.parametrize("meta", [{"a": float("nan")}, {"a": object()}, {"a": "\ud800"}], ids=["NaN", "object", "surrogate"])
+def test_meta_that_is_not_json_is_refused(writer, meta):
+    with pytest.raises(NOT_JSON):
+        writer.write_meta(meta)
+
+
+@pytest.mark.parametrize("meta, read", [('{"key":"k"}', {"key": "k"}), ("{}", {}), ("null", {}), ("7", {}), ('["key"]', {})])
+def test_the_meta_of_a_request_is_an_object_or_none_at_all(codec, meta, read):
+    assert read_request(codec, '{"type":"ADD","id":"7","meta":%s}' % meta).meta == read
+
+
+def test_each_request_without_meta_has_an_empty_one_of_its_own(codec):
+    first, second = (read_request(codec, '{"type":"ADD","id":"7"}') for _ in range(2))
+    assert first.meta == second.meta == {} and first.meta is not second.meta
+
+
+@pytest.mark.parametrize("id", ["7", MISSING], ids=["id", "none"])
+def test_the_details_of_an_error_stand_beside_it_and_an_ok_has_none(codec, id):
+    details = {"code": "not_found", "data": [1]}
+    told = json.loads(write_reply(codec, Reply(ERR, id, error="x", details=details)))
+    assert (told["error"], told["details"]) == ("x", details)
+    assert "details" not in json.loads(write_reply(codec, Reply(ERR, id, error="x")))
+    assert "details" not in json.loads(write_reply(codec, Reply(OK, id, 7, details=details)))
+
+
 # What a handler sees.
 
 
