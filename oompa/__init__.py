@@ -1,4 +1,25 @@
-"""A tiny library for WebSocket-based, stateless microservices in synchronous, threaded Python."""
+"""A tiny library for WebSocket-based, stateless microservices in synchronous, threaded Python.
+
+The house has three wings and a landing:
+
+- ``oompa.wire``: what both ends speak: values as JSON, requests and replies, frames, a WebSocket after its handshake.
+- ``oompa.client``: calls out, Futures back, and a connection that mends itself.
+- ``oompa.server``: a schema of tasks behind a WebSocket, and its health behind HTTP.
+- On the landing is what users open: this module, ``oompa.gunicorn``, ``errors``, ``schema``; and what any wing may use:
+  ``options``, ``emitter``, ``threads``.
+
+The wings stand on the wire and do not know each other. The path of one call:
+
+1. ``Client.call`` -> ``client/link``: a request gets an id, ``client/exchange`` remembers it until it settles.
+2. ``wire/messages`` and ``wire/codec`` make it text, ``wire/outbox`` and ``wire/frames`` a frame, ``wire/streams`` writes it.
+3. ``server/connection`` reads it on the thread that leads there, and gives it a thread or a place in the queue.
+4. ``server/pipeline`` runs middleware and factory in ``server/contexts``, and makes what comes of it a ``Reply``.
+5. ``wire/messages`` makes that text, ``wire/outbox`` sends it.
+6. Whoever leads in ``client/turns``, mostly the caller itself, reads it; ``client/link`` settles the ``client/call``.
+
+To mend a fault in reconnecting, begin in ``client/keeper``; in who reads, in ``client/turns``; in what is sent again, in
+``client/exchange``; in who may connect, in ``server/web``; in how tasks get their threads, in ``server/connection``.
+"""
 
 import importlib
 import logging

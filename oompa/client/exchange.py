@@ -8,7 +8,7 @@ one cost the same however many are pending, and the next deadline is at the head
 """
 
 from copy import copy
-from typing import Any, Iterator, NamedTuple, Optional, Union
+from typing import Any, Iterable, Iterator, NamedTuple, Optional, Union
 
 from ..errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending
 from ..wire.closing import BLAMING_CODES
@@ -26,7 +26,7 @@ class Pending:
         text: The request as it goes on the wire, each time.
         timeout: Seconds one attempt may take.
         attempts: How many attempts there may be.
-        future: Whatever the driver settles; the machine never looks at it.
+        future: Whatever the driver settles.
         attempt: The ordinal of the current attempt, from 1.
         deadline: When it ends.
         lane: The lane it is in.
@@ -99,14 +99,21 @@ class Exchange:
             pending.is_sent = True
         return self.waiting()
 
-    def dispatched(self, pending: Pending, now: float) -> bool:
+    def dispatched(self, pending: Pending, now: float, answered: Iterable[Pending] = ()) -> bool:
         """A request comes in; returns whether to send it now.
+
+        Args:
+            answered: Requests whose replies have come but are not told yet; those that are settled do not count.
 
         Raises:
             TooManyPending: ``max_pending`` requests wait already.
         """
         if len(self._pending) >= self._max_pending:
-            raise TooManyPending(f"{len(self._pending)} calls are pending, which is max_pending; wait for some to settle")
+            for each in answered:
+                if each.future.is_settled:
+                    self.received(each.id)
+            if len(self._pending) >= self._max_pending:
+                raise TooManyPending(f"{len(self._pending)} calls are pending, which is max_pending; wait for some to settle")
         timeout, id = pending.timeout, pending.id
         try:
             lane = self._lanes[timeout]

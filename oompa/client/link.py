@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Union
 
 from ..emitter import Emitter
-from ..errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError, TooManyPending
+from ..errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError
 from ..options import seconds
 from ..threads import OwnedThread
 from ..wire.announcement import META
@@ -74,7 +74,8 @@ class Link:
         self._state = threading.Lock()
         self._channel: Optional[Channel] = None
         self._opening: "Optional[ClientOpening]" = None
-        self._answered: Sequence[Pending] = ()  # what the thread that reads is settling, before it is forgotten
+        #: What the thread that reads is settling: a caller may be back before its call is forgotten.
+        self._answered: Sequence[Pending] = ()
         self._refusal: Optional[str] = None
         self._is_foreign = False  # in a fork: the threads are the parent's
         self._abandoned = False
@@ -120,7 +121,7 @@ class Link:
         """
         id = f"{self._id_prefix}{next(self._ordinals)}"
         call = Call(self, id, type, owner)
-        self._send_new(type, id, payload, timeout, meta, call)
+        self._send_new(id, type, payload, timeout, meta, call)
         if self._turns.is_dozing:
             self._turns.rouse()
         return call
@@ -128,15 +129,15 @@ class Link:
     def call(self, type: str, payload: Any, timeout: Optional[float] = None, meta: Optional[Meta] = None) -> Any:
         """Send a request and wait: ``dispatch(...).result()`` without what makes a Future. Raises what both do."""
         call = AwaitedCall()
-        self._send_new(type, f"{self._id_prefix}{next(self._ordinals)}", payload, timeout, meta, call)
+        self._send_new(f"{self._id_prefix}{next(self._ordinals)}", type, payload, timeout, meta, call)
         wait_for = self.wait_for
         wait_for(call, None)
         return call.outcome()
 
     def _send_new(
         self,
-        type: str,
         id: str,
+        type: str,
         payload: Any,
         timeout: Optional[float],
         meta: Optional[Meta],
@@ -147,30 +148,20 @@ class Link:
             raise ClientClosed(self._refusal)
         if not self._timer.is_started:
             self._timer.start()
-        text, tail = self._writer.write(type, id, payload), b""
-        if meta:
-            tail = self._writer.write_meta(meta)
-        size = len(text) + len(tail)
-        if size > self._max_message_size:
-            raise ValueError(f"the request of {size} bytes exceeds max_message_size of {self._max_message_size}")
+        text = self._writer.write(type, id, payload)
         if timeout is None:
             pending = Pending(id, text, self._timeout, self._attempts, call)
         else:
             pending = Pending(id, text, seconds("timeout", timeout), 1, call)
-        if tail:
-            pending.meta = tail
+        if meta:
+            pending.meta = self._writer.write_meta(meta)
+        size = len(text) + len(pending.meta)
+        if size > self._max_message_size:
+            raise ValueError(f"the request of {size} bytes exceeds max_message_size of {self._max_message_size}")
         with self._state:
             if self._refusal is not None:
                 raise ClientClosed(self._refusal)
-            try:
-                is_open = self._exchange.dispatched(pending, monotonic())
-            except TooManyPending:  # a caller may be back before the thread that read its reply forgets it
-                settled = [each for each in self._answered if each.future.is_settled]
-                if not settled:
-                    raise
-                for each in settled:
-                    self._exchange.received(each.id)
-                is_open = self._exchange.dispatched(pending, monotonic())
+            is_open = self._exchange.dispatched(pending, monotonic(), self._answered)
             channel = self._channel if is_open else None
         if channel is not None:
             self._send(channel, pending)

@@ -1,1 +1,13 @@
-"""The server's end."""
+"""The server's end: a schema of tasks behind a WebSocket, and its health behind HTTP.
+
+``server`` is what users hold. A request arrives in ``web``, the Flask side: health, upgrade, disconnect; ``handshake``, the
+only file that knows simple-websocket, makes it a WebSocket if ``admission`` has a place. From then on it is a ``connection``:
+who reads it, what runs and what is queued. ``pipeline`` turns each request into a reply, in one of the ``contexts``.
+``watcher`` finds what takes long. ``embedded`` is the web server that ``listen`` starts, ``options`` describes what may be
+told.
+
+Threads: each connection has the web server's thread (*home*) for as long as it lives. The thread that *leads* reads the
+connection and runs tasks itself, in order; when one takes long the lead passes to a *stand-in* (``oompa-stand-in``), a thread
+made for it, and home takes it back when it is free. One watcher (``oompa-watcher``) serves all connections. ``listen`` adds
+the accepting thread (``oompa-http``), ``close`` one that closes (``oompa-closing``). Listeners run on the thread that emits.
+"""

@@ -35,7 +35,11 @@ from .watcher import PATIENCE, Watcher
 #: How often a thread that stands in for home looks whether home is free again, in seconds.
 _STAND_IN_LOOK = 0.05
 
+#: A request's type and id.
 Key = tuple[str, Any]
+
+#: In place of the key of a request from when its reply is sent: the client may use the id again before the worker is done.
+_REPLIED: Key = ("", MISSING)
 
 
 class Visitor(NamedTuple):
@@ -239,7 +243,7 @@ class Connection:
         reply = self._pipeline.handle(request)
         me.is_replying = True
         reply.waited = waited
-        self._reply(reply)
+        self._reply(reply, me)
         self._watcher.ended(me)
 
     def _run_slow(self, me: _Worker, request: Request, waited: float) -> None:
@@ -249,7 +253,7 @@ class Connection:
         if reply.elapsed < PATIENCE:
             self._slow_types.discard(str(reply.task))
         reply.waited = waited
-        self._reply(reply)
+        self._reply(reply, me)
 
     def _admit(self, me: _Worker, request: Request, size: int) -> bool:
         """Whether to run a request now. Otherwise it is queued, or dropped: as a copy, or because this end closes, and
@@ -298,10 +302,12 @@ class Connection:
             self.close()
         return None
 
-    def _reply(self, reply: Reply) -> None:
+    def _reply(self, reply: Reply, me: Optional[_Worker] = None) -> None:
         reply, text = self._pipeline.write(reply)
         if self._emitter.table:
             self._emitter.emit("reply", reply)
+        if me is not None:
+            self._running[me] = _REPLIED
         try:
             self._channel.send(text)
         except ChannelClosed:

@@ -18,7 +18,7 @@ import pytest
 from conftest import CALCULATOR, CEILING, wait_until
 from raw_peer import BINARY, PING, PONG, TEXT, RawPeer, close_frame, frame, upgrade
 
-from oompa import HealthcheckFailed, RemoteError, Schema, Server, TaskError, current_request
+from oompa import Connection, HealthcheckFailed, RemoteError, Schema, Server, TaskError, current_request
 
 
 def get(server, path="/health", **headers):
@@ -498,6 +498,27 @@ def test_request_sent_again_while_its_first_copy_runs_is_dropped(serve, peer):
     ask(talking, {"type": "TASK", "id": "a", "payload": 3})
     assert answer(talking) == {"type": "OK", "id": "a", "payload": 3}
     assert runs == [1, 3]
+
+
+def test_id_may_be_used_again_as_soon_as_the_reply_is_there(serve, peer, monkeypatch):
+    runs, finish = [], Connection._next
+
+    def task(payload):
+        runs.append(payload)
+        if payload == 1:
+            wait_until(lambda: any(each.name == "oompa-stand-in" for each in threading.enumerate()))
+        return payload
+
+    def finish_late(connection, worker):
+        if runs == [1]:
+            wait_until(lambda: runs == [1, 2], 1.0)  # another thread reads meanwhile
+        return finish(connection, worker)
+
+    monkeypatch.setattr(Connection, "_next", finish_late)
+    talking = peer(serve({"TASK": task}))
+    for payload in (1, 2):
+        ask(talking, {"type": "TASK", "id": "a", "payload": payload})
+        assert answer(talking) == {"type": "OK", "id": "a", "payload": payload}
 
 
 def test_queue_stops_reading_at_max_queued_and_goes_on_when_there_is_room(serve, connect):
