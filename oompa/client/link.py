@@ -336,8 +336,9 @@ class Link:
         text = pending.text
         if pending.meta and META in channel.announced.features:
             text = text[:-1] + pending.meta
+        post = channel.post
         try:
-            channel.post(text, pending.future)
+            post(text, pending.future)
         except ChannelClosed:
             pass  # the reader sees it; what is pending is sent again on the next connection
         except BaseException:

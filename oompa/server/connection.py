@@ -28,6 +28,7 @@ from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode
 from ..wire.codec import Codec
 from ..wire.frames import Message
 from ..wire.messages import ERR, MISSING, Reply, Request, UnreadableRequest, read_request
+from .contexts import work_as
 from .options import ServerOptions
 from .pipeline import Pipeline
 from .watcher import PATIENCE, Watcher
@@ -38,8 +39,8 @@ _STAND_IN_LOOK = 0.05
 #: A request's type and id.
 Key = tuple[str, Any]
 
-#: In place of the key of a request from when its reply is sent: the client may use the id again before the worker is done.
-_REPLIED: Key = ("", MISSING)
+#: The queue is empty.
+_NOTHING: tuple[None, float] = (None, 0.0)
 
 
 class Visitor(NamedTuple):
@@ -72,6 +73,7 @@ class _Worker:
 
     def __init__(self, stuck: Callable[["_Worker"], None]) -> None:
         self.is_replying = False
+        self.request: Optional[Request] = None
         self._stuck = stuck
 
     def stuck(self) -> None:
@@ -196,6 +198,7 @@ class Connection:
     def _lead(self, me: _Worker) -> None:
         """Read and run for as long as this worker leads; returns when it has nothing left to run, either."""
         stands_in = me is not self._home
+        work_as(me)
         try:
             while self._leader is me:
                 if stands_in and self._home_is_free and self._pass_lead_home():
@@ -230,30 +233,34 @@ class Connection:
             return self._reply(unreadable)
         if not self._admit(me, request, len(message)):
             return
-        self._run(me, request, 0.0)
-        while (queued := self._next(me)) is not None:
-            self._run(me, queued.request, monotonic() - queued.since)
-
-    def _run(self, me: _Worker, request: Request, waited: float) -> None:
-        """Run a request that was admitted, and reply."""
-        if request.type in self._slow_types:
-            return self._run_slow(me, request, waited)
-        me.is_replying = False
-        self._watcher.began(me)
-        reply = self._pipeline.handle(request)
-        me.is_replying = True
-        reply.waited = waited
-        self._reply(reply, me)
-        self._watcher.ended(me)
+        waited = 0.0
+        while request is not None:
+            if request.type in self._slow_types:
+                self._run_slow(me, request, waited)
+            else:
+                me.is_replying = False
+                me.request = request
+                self._watcher.began(me)
+                reply = self._pipeline.handle(request)
+                me.is_replying = True
+                if waited:
+                    reply.waited = waited
+                self._reply(reply)
+                self._watcher.ended(me)
+            request, waited = self._next(me)
+        me.request = None
 
     def _run_slow(self, me: _Worker, request: Request, waited: float) -> None:
         """Run a task of a type that took long the last time: the lead is passed on first."""
         self._pass_lead(me)
+        me.is_replying = False
+        me.request = request
         reply = self._pipeline.handle(request)
+        me.is_replying = True
         if reply.elapsed < PATIENCE:
             self._slow_types.discard(str(reply.task))
         reply.waited = waited
-        self._reply(reply, me)
+        self._reply(reply)
 
     def _admit(self, me: _Worker, request: Request, size: int) -> bool:
         """Whether to run a request now. Otherwise it is queued, or dropped: as a copy, or because this end closes, and
@@ -283,11 +290,13 @@ class Connection:
     def _is_copy_locked(self, key: Key) -> bool:
         if key[1] is MISSING or key[1] is None:
             return False
-        copies = (*self._running.values(), *((each.request.type, each.request.id) for each in self._queue))
+        # Whoever has a reply may use its id again, before the worker is done with it.
+        running = (copy for worker, copy in self._running.items() if not worker.is_replying)
+        copies = (*running, *((each.request.type, each.request.id) for each in self._queue))
         return any(key == copy and type(key[1]) is type(copy[1]) for copy in copies)
 
-    def _next(self, me: _Worker) -> Optional[_Queued]:
-        """This worker's task is over: the next from the queue."""
+    def _next(self, me: _Worker) -> tuple[Optional[Request], float]:
+        """This worker's task is over: the next from the queue, and how long it has waited there."""
         with self._state:
             if self._queue:
                 queued = self._queue.popleft()
@@ -295,21 +304,20 @@ class Connection:
                 # Replaced, so that the connection never looks idle meanwhile.
                 self._running[me] = (queued.request.type, queued.request.id)
                 self._changed.notify_all()
-                return queued
+                return queued.request, monotonic() - queued.since
             del self._running[me]
             is_drained = self._draining and not self._running
         if is_drained:
             self.close()
-        return None
+        return _NOTHING
 
-    def _reply(self, reply: Reply, me: Optional[_Worker] = None) -> None:
+    def _reply(self, reply: Reply) -> None:
         reply, text = self._pipeline.write(reply)
         if self._emitter.table:
             self._emitter.emit("reply", reply)
-        if me is not None:
-            self._running[me] = _REPLIED
+        send = self._channel.send
         try:
-            self._channel.send(text)
+            send(text)
         except ChannelClosed:
             self._emitter.emit("stale", reply)
 

@@ -1,15 +1,30 @@
-"""What surrounds a task while it runs: a context of its own, and the request it runs for.
+"""What surrounds a task while it runs: the request it runs for.
 
-Each task, with its middleware, runs in a ``contextvars`` context that begins empty, whichever thread it runs on, so nothing
-that one task sets is seen by another.
+A thread says once that it is a worker, and a worker holds the request it runs, so that saying which costs next to nothing.
 """
 
-from contextvars import Context, ContextVar
-from typing import Any, Callable, Optional
+import threading
+from typing import Optional, Protocol
 
 from ..wire.messages import Request
 
-_request: "ContextVar[Optional[Request]]" = ContextVar("oompa_request", default=None)
+
+class Worker(Protocol):
+    """Whatever runs requests on a thread, one at a time."""
+
+    request: Optional[Request]
+
+
+class _Here(threading.local):
+    worker: Optional[Worker] = None
+
+
+_here = _Here()
+
+
+def work_as(worker: Worker) -> None:
+    """The calling thread runs the requests of ``worker`` from here on."""
+    _here.worker = worker
 
 
 def current_request() -> Optional[Request]:
@@ -17,14 +32,5 @@ def current_request() -> Optional[Request]:
 
     None outside a task, and in threads that a task starts.
     """
-    return _request.get()
-
-
-def run_task(function: Callable[[Request], Any], request: Request) -> Any:
-    """Run a task on this thread, in a context of its own: ``function(request)``."""
-    return Context().run(_enter, function, request)
-
-
-def _enter(function: Callable[[Request], Any], request: Request) -> Any:
-    _request.set(request)
-    return function(request)
+    worker = _here.worker
+    return None if worker is None else worker.request

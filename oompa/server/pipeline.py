@@ -14,7 +14,6 @@ from ..errors import HealthcheckFailed, TaskError, printable
 from ..schema import Factory
 from ..wire.codec import NOT_JSON, Codec, is_longer
 from ..wire.messages import ERR, OK, PING, Reply, Request, describe, write_reply
-from .contexts import run_task
 
 Healthcheck = Callable[[], Any]
 CallNext = Callable[[Request], Any]
@@ -90,20 +89,20 @@ class Pipeline:
         id, task = request.id, request.type
         try:
             if task in self._schema:
-                reply = Reply(OK, id, run_task(self._run, request))
+                run = self._run
+                result = run(request)
             elif task == PING:
-                reply = Reply(OK, id, self.check_health())
+                result = self.check_health()
             else:
                 raise _unknown(task)
+            return Reply(OK, id, result, None, monotonic() - started, task)
         except TaskError as error:
-            reply = Reply(ERR, id, error=error.error)
+            told = error.error
         except UnknownType as error:
-            reply = Reply(ERR, id, error=str(error))
+            told = str(error)
         except BaseException as error:  # sys.exit() in a handler must not end the connection either
-            reply = Reply(ERR, id, error=self._report(request, error))
-        reply.elapsed = monotonic() - started
-        reply.task = task
-        return reply
+            told = self._report(request, error)
+        return Reply(ERR, id, None, told, monotonic() - started, task)
 
     def check_health(self) -> Any:
         """What the healthcheck returned.

@@ -37,10 +37,9 @@ class Request:
         id: The request's id as it came, ``MISSING`` where it had none. The reply carries it whatever happens to this
             attribute. A request that is sent again has the same id, so a handler can tell.
         connection: The server connection it came on; None in a client's middleware.
-        meta: What the caller tells beside the payload, a dict.
     """
 
-    __slots__ = ("type", "payload", "id", "connection", "meta")
+    __slots__ = ("type", "payload", "id", "connection", "_meta")
 
     def __init__(
         self,
@@ -54,7 +53,18 @@ class Request:
         self.payload = payload
         self.id = id
         self.connection = connection
-        self.meta: dict[str, Any] = {} if meta is None else meta
+        self._meta = meta
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the caller tells beside the payload."""
+        if self._meta is None:
+            self._meta = {}
+        return self._meta
+
+    @meta.setter
+    def meta(self, meta: dict[str, Any]) -> None:
+        self._meta = meta
 
     def __repr__(self) -> str:
         return f"<Request {self.type!r} id={self.id!r}>"
@@ -127,8 +137,10 @@ def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) 
     if type(task) is not str:
         problem = f'the "type" of a request must be a string, not {_json_name(task)}'
         raise UnreadableRequest(problem, None if id is MISSING else id)
-    meta = fields.get("meta")
-    return Request(task, fields.get("payload"), id, connection, meta if type(meta) is dict else None)
+    request = Request(task, fields.get("payload"), id, connection)
+    if "meta" in fields and type(fields["meta"]) is dict:
+        request.meta = fields["meta"]
+    return request
 
 
 class RequestWriter:

@@ -1,6 +1,5 @@
 """The server over real sockets: tasks, middleware, healthcheck, events, listening and closing."""
 
-import contextvars
 import json
 import os
 import signal
@@ -8,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Future
 from urllib.error import HTTPError
 from urllib.request import Request as HttpRequest
@@ -858,31 +858,25 @@ def test_authenticate_answers_yes_no_or_an_identity(serve, connect):
 # What surrounds a task.
 
 
-def test_a_task_finds_its_request_and_what_it_sets_is_gone_afterwards(serve, connect):
-    variable = contextvars.ContextVar("variable", default="unset")
-
+def test_a_task_finds_its_request_and_nobody_else_does(serve, connect):
     def look(payload):
-        request, before = current_request(), variable.get()
-        variable.set(payload)
-        return [request.type, request.payload, request.connection is not None, before]
+        request = current_request()
+        return [request.type, request.payload, request.connection is not None]
 
-    with connect(serve({"LOOK": look}, concurrency=1)) as client:
-        for payload in ("a", "b"):
-            assert client.call("LOOK", payload, timeout=CEILING) == ["LOOK", payload, True, "unset"]
+    server = serve({"LOOK": look, "SLOW": lambda seconds: [time.sleep(seconds), look(None)]})
+    with connect(server) as client:
+        slow = client.dispatch("SLOW", 0.1)
+        assert client.call("LOOK", "a", timeout=CEILING) == ["LOOK", "a", True]
+        assert slow.result(CEILING) == [None, ["SLOW", 0.1, True]]
+        assert client.call("SLOW", 0.01, timeout=CEILING) == [None, ["SLOW", 0.01, True]]
     assert current_request() is None
 
 
-def test_middleware_and_factory_share_a_context(serve, connect):
-    user = contextvars.ContextVar("user")
-    server = serve({"WHO": lambda _: user.get()})
-
-    @server.use
-    def identify(request, call_next):
-        user.set(request.payload)
-        return call_next(request)
-
+def test_middleware_finds_the_request_too(serve, connect):
+    server = serve()
+    server.use(lambda request, call_next: current_request() is request)
     with connect(server) as client:
-        assert client.call("WHO", "ann", timeout=CEILING) == "ann"
+        assert client.call("ADD", timeout=CEILING) is True
 
 
 def test_threads_that_a_task_starts_have_no_request(serve, connect):
