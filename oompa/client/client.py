@@ -114,7 +114,6 @@ class Client(Listenable):
         type: str,
         payload: Any = MISSING,
         timeout: Optional[float] = None,
-        *,
         meta: Optional[Mapping[str, Any]] = None,
     ) -> Any:
         """Send a task and wait for its result.

@@ -37,12 +37,14 @@ class Pending:
     attempt = 1
     deadline = 0.0
     lane: Lane = _NO_LANE
-    meta = b""
     is_sent = False
 
-    def __init__(self, id: str, text: bytes, timeout: float, attempts: int, future: Any = None) -> None:
+    def __init__(
+        self, id: str, text: bytes, timeout: float, attempts: int, future: Any = None, meta: bytes = b""
+    ) -> None:
         self.id = id
         self.text = text
+        self.meta = meta
         self.timeout = timeout
         self.attempts = attempts
         self.future = future

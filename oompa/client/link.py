@@ -149,15 +149,14 @@ class Link:
         if not self._timer.is_started:
             self._timer.start()
         text = self._writer.write(type, id, payload)
-        if timeout is None:
-            pending = Pending(id, text, self._timeout, self._attempts, call)
-        else:
-            pending = Pending(id, text, seconds("timeout", timeout), 1, call)
-        if meta:
-            pending.meta = self._writer.write_meta(meta)
-        size = len(text) + len(pending.meta)
-        if size > self._max_message_size:
+        tail = b"" if meta is None else self._writer.write_meta(meta)
+        if len(text) > self._max_message_size or tail and len(text) + len(tail) > self._max_message_size:
+            size = len(text) + len(tail)
             raise ValueError(f"the request of {size} bytes exceeds max_message_size of {self._max_message_size}")
+        if timeout is None:
+            pending = Pending(id, text, self._timeout, self._attempts, call, tail)
+        else:
+            pending = Pending(id, text, seconds("timeout", timeout), 1, call, tail)
         with self._state:
             if self._refusal is not None:
                 raise ClientClosed(self._refusal)
