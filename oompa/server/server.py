@@ -5,11 +5,9 @@ thread that accepts, ``close`` one that closes.
 """
 
 import logging
-import signal
 import ssl
 import threading
 from concurrent.futures import Future
-from queue import SimpleQueue
 from typing import Any, Mapping, Optional, TypeVar
 
 import flask
@@ -27,6 +25,7 @@ from .embedded import EmbeddedServer
 from .handshake import Accepted, wants_websocket
 from .options import SERVER_OPTIONS, ServerOptions
 from .pipeline import Healthcheck, Middleware, Pipeline
+from .stopping import Stop
 from .watcher import Watcher
 from .web import blueprint, upgrade
 
@@ -73,7 +72,7 @@ class Server(Listenable):
         self._service = Service(self._pipeline, codec, Watcher(), set(), self._emitter, _logger, self._options)
         self._admission = Admission(self._options["max_connections"], self._options["close_timeout"], _logger)
         self._embedded: Optional[EmbeddedServer] = None
-        self._stops: SimpleQueue[None] = SimpleQueue()
+        self._stop: Optional[Stop] = None
         #: The Flask application: add routes of your own to it.
         self.app = flask.Flask(__name__, static_folder=None)
         self._wsgi_app = self.app.wsgi_app
@@ -188,18 +187,10 @@ class Server(Listenable):
         Raises:
             OSError: The port is taken.
         """
-        self._stops = SimpleQueue()
-        previous = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                previous[number] = signal.signal(number, lambda *_: self._stops.put(None))
-        try:
+        with Stop() as self._stop:
             self.listen(port, host, ssl).result()
             _logger.info("listening on %s:%s", host, self.port)
-            self._stops.get()
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            self._stop.wait()
         self.close().result()
 
     # For the web side.
@@ -256,7 +247,8 @@ class Server(Listenable):
             if self._embedded is not None:
                 self._embedded.close()
                 self._embedded = None
-            self._stops.put(None)
+            if self._stop is not None:
+                self._stop.request()
             closed.set_result(None)
         except BaseException as error:
             closed.set_exception(error)
