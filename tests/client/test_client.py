@@ -621,7 +621,7 @@ def test_option_out_of_range_is_refused_by_name(options, error):
         ({"add": {"factory": print}}, TypeError),
         ({"add": {"type": "ADD", "factory": 3}}, TypeError),
     ],
-    ids=str,
+    ids=["dispatch", "close", "private", "attribute", "no name", "misspelt", "no type", "not callable"],
 )
 def test_method_that_cannot_be_generated_is_refused_by_name(methods, error):
     with pytest.raises(error, match=next(iter(methods))):

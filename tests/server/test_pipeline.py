@@ -542,7 +542,7 @@ def test_a_pipeline_knows_the_types_of_its_schema(build):
 # What a pipeline refuses to be made of.
 
 
-@pytest.mark.parametrize("schema", [None, [], "ADD", add, [("ADD", add)]], ids=repr)
+@pytest.mark.parametrize("schema", [None, [], "ADD", add, [("ADD", add)]], ids=["None", "[]", "text", "a function", "pairs"])
 def test_a_schema_that_is_no_mapping_is_a_type_error(schema):
     with pytest.raises(TypeError, match="the schema must map task types to factories"):
         Pipeline(
