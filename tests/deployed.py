@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +10,8 @@ import time
 from typing import Iterator, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
+
+from ports import reserved_port
 
 CEILING = 20.0
 
@@ -20,12 +21,6 @@ class Deployed(NamedTuple):
 
     process: "subprocess.Popen[bytes]"
     port: int
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def get(port: int, path: str, timeout: float = CEILING) -> tuple[int, str]:
@@ -50,27 +45,27 @@ def answers(port: int) -> bool:
 @contextlib.contextmanager
 def deployed(*arguments: str, port: int = 0, **environment: str) -> Iterator[Deployed]:
     """Run ``python arguments...``, with ``{port}`` filled in, until it answers; ended afterwards, with its children."""
-    port = port or free_port()
-    process = subprocess.Popen(
-        [sys.executable, *(argument.replace("{port}", str(port)) for argument in arguments)],
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    errors: list[bytes] = []
-    assert process.stderr is not None
-    reader = threading.Thread(target=lambda: errors.extend(process.stderr), daemon=True)  # type: ignore[arg-type]
-    reader.start()
-    try:
-        deadline, pause = time.monotonic() + CEILING, threading.Event()
-        while not answers(port):
-            assert process.poll() is None and time.monotonic() < deadline, b"".join(errors).decode()
-            pause.wait(0.05)
-        yield Deployed(process, port)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(CEILING)
-        reader.join(CEILING)
-        process.stderr.close()
+    with contextlib.nullcontext(port) if port else reserved_port() as port:
+        process = subprocess.Popen(
+            [sys.executable, *(argument.replace("{port}", str(port)) for argument in arguments)],
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        errors: list[bytes] = []
+        assert process.stderr is not None
+        reader = threading.Thread(target=lambda: errors.extend(process.stderr), daemon=True)  # type: ignore[arg-type]
+        reader.start()
+        try:
+            deadline, pause = time.monotonic() + CEILING, threading.Event()
+            while not answers(port):
+                assert process.poll() is None and time.monotonic() < deadline, b"".join(errors).decode()
+                pause.wait(0.05)
+            yield Deployed(process, port)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(CEILING)
+            reader.join(CEILING)
+            process.stderr.close()

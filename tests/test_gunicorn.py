@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import CEILING, wait_until
-from deployed import deployed, free_port, get
+from deployed import deployed, get
 from gunicorn.config import Config
 from raw_peer import RawPeer, health, request_frame, upgrade
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -369,7 +369,7 @@ def test_two_workers_both_serve(served):
 
 @pytest.mark.parametrize("arguments", [("-k", "sync"), ("-k", "sync", "--threads", "1"), ("--threads", "1")])
 def test_gunicorn_refuses_what_cannot_work(arguments):
-    gunicorn = [sys.executable, "-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", f"127.0.0.1:{free_port()}"]
+    gunicorn = [sys.executable, "-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", "127.0.0.1:0"]
     shown = subprocess.run([*gunicorn, *arguments, "examples.calculator:server"], capture_output=True, timeout=30, text=True)
     assert shown.returncode == 1
     assert re.search(r"^Error: oompa needs .*--(worker-class|threads)", shown.stderr, re.MULTILINE)

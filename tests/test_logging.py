@@ -12,6 +12,7 @@ import threading
 
 import pytest
 from conftest import CALCULATOR, CEILING, wait_until
+from ports import reserved_port
 from raw_peer import TEXT, RawPeer, close_frame, frame, upgrade
 
 from oompa import RemoteError, TaskError
@@ -46,6 +47,7 @@ import sys
 import threading
 
 sys.path.insert(0, "tests")
+from ports import reserved_port
 from raw_peer import RawPeer, close_frame, frame, upgrade
 from oompa import Client, Server
 
@@ -78,10 +80,8 @@ with Client(url, reconnect_interval=0.02) as client, Client(url, headers={"X-No"
         peer.send(frame(1, b"not JSON"))
         assert "ERR" in str(peer.reply())
         peer.reset()
-with socket.create_server(("127.0.0.1", 0)) as nobody:
-    port = nobody.getsockname()[1]
 refused = threading.Event()
-with Client(f"ws://127.0.0.1:{port}", reconnect_interval=0.02, no_server=True) as client:
+with reserved_port() as port, Client(f"ws://127.0.0.1:{port}", reconnect_interval=0.02, no_server=True) as client:
     client.on("error", lambda error: refused.set())
     client.start()
     assert refused.wait(10)
@@ -184,14 +184,13 @@ def test_client_logs_a_line_for_each_refused_handshake(connect, records, answer)
 
 
 def test_client_logs_a_line_for_each_attempt_without_a_server(connect, records):
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
     errors = []
-    client = connect(f"ws://127.0.0.1:{port}", reconnect_interval=0.02, no_server=True)
-    client.on("error", errors.append)
-    client.start()
-    wait_until(lambda: len(errors) >= 3)
-    client.close()
+    with reserved_port() as port:
+        client = connect(f"ws://127.0.0.1:{port}", reconnect_interval=0.02, no_server=True)
+        client.on("error", errors.append)
+        client.start()
+        wait_until(lambda: len(errors) >= 3)
+        client.close()
     lines = [record.getMessage() for record in records("oompa.client")]
     assert len(errors) <= len(lines) <= len(errors) + 1
     assert all(str(port) in line and "refused" in line for line in lines)

@@ -3,10 +3,10 @@
 import logging
 import pathlib
 import re
-import socket
 
 import pytest
 from conftest import CEILING
+from ports import reserved_port
 
 from oompa.client.options import CLIENT_OPTIONS
 from oompa.server.options import SERVER_OPTIONS
@@ -19,18 +19,17 @@ def blocks(language):
 
 
 def test_python_blocks_run_in_order(capsys, caplog):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
     caplog.set_level(logging.DEBUG)
     namespace = {"__name__": "readme"}
-    try:
-        for block in blocks("python"):
-            exec(block.replace("9000", port), namespace)
-        with namespace["Client"](f"ws://localhost:{port}") as client:
-            assert [client.call("ADD", {"x": 2, "y": 3}) for _ in range(2)] == [5, 5]
-        assert namespace["cache"] == {("ADD", 2, 3): 5}
-    finally:
-        namespace["server"].close().result(CEILING)
+    with reserved_port() as port:
+        try:
+            for block in blocks("python"):
+                exec(block.replace("9000", str(port)), namespace)
+            with namespace["Client"](f"ws://localhost:{port}") as client:
+                assert [client.call("ADD", {"x": 2, "y": 3}) for _ in range(2)] == [5, 5]
+            assert namespace["cache"] == {("ADD", 2, 3): 5}
+        finally:
+            namespace["server"].close().result(CEILING)
     assert capsys.readouterr().out == "ZeroDivisionError: division by zero\n9900\n"
 
 

@@ -12,7 +12,8 @@ import threading
 
 import pytest
 from conftest import wait_until
-from deployed import CEILING, deployed, free_port, get
+from deployed import CEILING, deployed, get
+from ports import reserved_port
 
 from oompa import Client
 
@@ -57,8 +58,8 @@ def configuration(proxy, port, servers, directory):
 @contextlib.contextmanager
 def proxied(proxy, servers):
     """Run a proxy in front of servers, in the foreground and without privileges; yields its port."""
-    path, port = binary(proxy), free_port()
-    with tempfile.TemporaryDirectory() as directory:
+    path = binary(proxy)
+    with reserved_port() as port, tempfile.TemporaryDirectory() as directory:
         file = pathlib.Path(directory) / "configuration"
         file.write_text(configuration(proxy, port, servers, directory))
         if proxy == "nginx":

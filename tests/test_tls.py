@@ -17,7 +17,8 @@ import deployed as deploying
 import pytest
 import trustme
 from conftest import CEILING, wait_until
-from deployed import deployed, free_port
+from deployed import deployed
+from ports import reserved_port
 
 from oompa import RequestTimeout, Server
 from oompa.wire.channel import Channel
@@ -385,16 +386,16 @@ def test_certificate_fault_is_told_and_tried_again_at_the_longer_interval(fault,
 
 
 def test_call_made_while_the_certificate_was_bad_is_answered_once_it_is_good(pki, tmp_path, connect):
-    port = free_port()
-    client = connect(f"wss://localhost:{port}", ssl=pki.client(), reconnect_interval=0.05, timeout=CEILING, no_server=True)
-    events = Events(client)
-    with Listener(unknown_ca(pki, tmp_path)[0], port):
-        client.start()
-        call = client.dispatch("ADD", {"x": 1, "y": 6})
-        wait_until(lambda: events.errors)
-    with gunicorn(pki, pki.client(), port=port):
-        assert call.result(CEILING) == 7
-        client.close()
+    with reserved_port() as port:
+        client = connect(f"wss://localhost:{port}", ssl=pki.client(), reconnect_interval=0.05, timeout=CEILING, no_server=True)
+        events = Events(client)
+        with Listener(unknown_ca(pki, tmp_path)[0], port):
+            client.start()
+            call = client.dispatch("ADD", {"x": 1, "y": 6})
+            wait_until(lambda: events.errors)
+        with gunicorn(pki, pki.client(), port=port):
+            assert call.result(CEILING) == 7
+            client.close()
 
 
 def test_server_that_does_not_speak_tls_is_told_as_an_error(serve, pki, connect):

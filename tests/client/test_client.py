@@ -15,6 +15,7 @@ import weakref
 
 import pytest
 from conftest import CALCULATOR, CEILING, wait_until
+from ports import reserved_port
 from reliability.fake_server import FakeServer
 
 from oompa import (
@@ -37,9 +38,8 @@ ADD = {"type": "ADD", "factory": lambda x, y: {"x": x, "y": y}}
 @pytest.fixture
 def nowhere():
     """The URL of a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    return f"ws://127.0.0.1:{port}"
+    with reserved_port() as port:
+        yield f"ws://127.0.0.1:{port}"
 
 
 # Usage.

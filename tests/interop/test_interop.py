@@ -8,7 +8,6 @@ is set they fail instead.
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import reserved_port
 
 from oompa import Client, RemoteError, Server, TaskError
 
@@ -167,12 +167,11 @@ def node() -> Iterator[Callable[[str], Node]]:
             process.close()
 
 
-def free_port() -> int:
-    """Return a port nobody listens on now, for a server that must come back on it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port nobody listens on yet, for a server that comes later, or comes back."""
+    with reserved_port() as port:
+        yield port
 
 
 class TestOurClientOnTheNodeServer:
@@ -437,8 +436,7 @@ class TestTheNodeClientOnOurServer:
         client.do("nothing")
         assert not named(client, "host-closed")
 
-    def test_a_client_that_was_there_first_connects(self, node: Callable[[str], Node]) -> None:
-        port = free_port()
+    def test_a_client_that_was_there_first_connects(self, node: Callable[[str], Node], port: int) -> None:
         client = node("client.js")
         client.do("connect", url=f"ws://127.0.0.1:{port}", interval=50)
         client.event("reconnect-failed")
@@ -450,8 +448,7 @@ class TestTheNodeClientOnOurServer:
         finally:
             server.close().result(CEILING)
 
-    def test_a_server_killed_and_started_anew_answers_what_was_pending(self, node: Callable[[str], Node]) -> None:
-        port = free_port()
+    def test_a_server_killed_and_started_anew_answers_what_was_pending(self, node: Callable[[str], Node], port: int) -> None:
         client = node("client.js")
         client.do("connect", url=f"ws://127.0.0.1:{port}", interval=50)
         with calculator(port) as killed:
