@@ -10,7 +10,6 @@ import json
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from brisk import LIMIT
+from ports import reserved_port
 from raw_peer import (
     BINARY,
     CLOSE,
@@ -79,14 +80,14 @@ class Service:
 
     Attributes:
         kind: "embedded" or "gunicorn".
-        port: where it listens on 127.0.0.1.
+        port: where it listens on 127.0.0.1; chosen by who starts it.
         pid: the process that serves; under gunicorn that is the worker.
         old: a connection that is there before every attack.
     """
 
-    def __init__(self, kind: str, log: Path) -> None:
+    def __init__(self, kind: str, port: int, log: Path) -> None:
         self.kind = kind
-        self.port = port = free_port()
+        self.port = port
         self._log = log
         command = commands(port)[kind]
         with log.open("wb") as output:
@@ -251,31 +252,24 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def free_port() -> int:
-    """Return a port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def commands(port: int) -> dict[str, list[str]]:
     """How each kind of server is started."""
     options = f"-c python:oompa.gunicorn --threads {THREADS} --graceful-timeout 6"
     gunicorn = [*options.split(), "-b", f"127.0.0.1:{port}"]
     return {
-        "embedded": [sys.executable, "-m", "examples.calculator", str(port)],
-        "gunicorn": [sys.executable, "-m", "gunicorn", *gunicorn, "examples.calculator:server"],
+        "embedded": [sys.executable, "-m", "tests.server.brisk", str(port)],
+        "gunicorn": [sys.executable, "-m", "gunicorn", *gunicorn, "tests.server.brisk:server"],
     }
 
 
 @pytest.fixture(scope="module", params=["embedded", "gunicorn"])
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(request.param, tmp_path_factory.mktemp(request.param) / "log")
-    try:
-        yield service
-    finally:
-        service.close()
+    with reserved_port() as port:
+        service = Service(request.param, port, tmp_path_factory.mktemp(request.param) / "log")
+        try:
+            yield service
+        finally:
+            service.close()
 
 
 @pytest.fixture
@@ -384,11 +378,11 @@ class TestHandshakes:
             assert 400 <= peer.response().status < 500
 
     def test_silent_and_slow_handshakes_hold_up_nobody(self, attack: Attack) -> None:
-        """The embedded server ends them after ten seconds; gunicorn has no such limit for slow ones."""
+        """The embedded server ends them when their time is over; gunicorn has no such limit for slow ones."""
         silent = [attack.connect() for _ in range(10)]
         slow = [attack.connect() for _ in range(5)]
         drops = iter(upgrade(attack.service.port, extra="X-Slow: " + "x" * 500))
-        deadline = time.monotonic() + 14.0
+        deadline = time.monotonic() + LIMIT + RETURN_LIMIT
         self.drip(slow, drops)
         attack.service.assert_answers()
         if attack.service.kind == "gunicorn":
@@ -654,7 +648,7 @@ class TestDepartures:
         peer.reset()
 
     def test_a_peer_that_never_reads_is_ended(self, attack: Attack) -> None:
-        """The server reads no further than it can hold; a write that makes no progress for ten seconds is the end."""
+        """The server reads no further than it can hold; a write that makes no progress for so long is the end."""
         before = attack.service.holds()
         peer = attack.websocket(receive_buffer=4096)
         request = request_frame("ECHO", "x" * MIB)
@@ -664,7 +658,9 @@ class TestDepartures:
                     assert peer.send(request, reading=False, timeout=1.0), "the server gave up too soon"
             attack.service.assert_answers()
         eventually(
-            lambda: attack.service.holds().descriptors <= before.descriptors, 15.0, "a peer that never reads is kept"
+            lambda: attack.service.holds().descriptors <= before.descriptors,
+            LIMIT + RETURN_LIMIT,
+            "a peer that never reads is kept",
         )
 
     def test_a_peer_that_never_finishes_the_closing_handshake_is_ended(self, attack: Attack) -> None:
