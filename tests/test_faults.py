@@ -601,10 +601,14 @@ def test_no_busy_loop_under_standing_faults(proxy: FaultProxy) -> None:
             proxy.heal()
 
 
-def test_no_busy_loop_without_descriptors(proxy: FaultProxy) -> None:
+def test_no_busy_loop_without_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with socket.socket() as client:
-        client.settimeout(CEILING)
+    with contextlib.ExitStack() as stack:
+        upstream = stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # not an EchoServer, which needs descriptors too
+        proxy = stack.enter_context(FaultProxy("127.0.0.1", upstream.getsockname()[1]))
+        client = stack.enter_context(socket.socket())
+        for sock in (upstream, client):
+            sock.settimeout(CEILING)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
             client.connect(("127.0.0.1", proxy.port))
@@ -614,7 +618,10 @@ def test_no_busy_loop_without_descriptors(proxy: FaultProxy) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert busy < 0.1
-        assert echoes(client, b"x")
+        client.sendall(b"x")
+        served = stack.enter_context(upstream.accept()[0])
+        served.settimeout(CEILING)
+        assert served.recv(1) == b"x"
 
 
 def test_close_leaves_no_thread_and_no_descriptor(echo: EchoServer) -> None:
