@@ -18,9 +18,9 @@ CEILING = 10.0
 
 
 def pytest_addoption(parser):
-    """Let runs that take minutes be asked for."""
+    """Let what takes long be asked for."""
+    parser.addoption("--long", action="store_true", help="with what takes long: the leak tests, and every seed of the chaos")
     chaos_options.pytest_addoption(parser)
-    parser.addoption("--leaks", action="store_true", help="run the leak test, which takes minutes")
     parser.addoption("--codec", default="json", help="the codec of servers and clients that name none (default: %(default)s)")
 
 
@@ -30,6 +30,12 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for table in (CLIENT_OPTIONS, SERVER_OPTIONS):
         table["codec"] = table["codec"]._replace(default=config.getoption("--codec"))
+
+
+def pytest_runtest_setup(item):
+    """Leave out what takes long, unless it was asked for."""
+    if item.get_closest_marker("long") and not item.config.getoption("--long"):
+        pytest.skip("runs with --long")
 
 
 def wait_until(condition, ceiling=CEILING):

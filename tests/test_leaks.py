@@ -1,4 +1,4 @@
-"""What is left after very many connections, calls and reconnects; runs with ``pytest --leaks`` and prints its figures."""
+"""What is left after very many connections, calls and reconnects; runs with ``pytest --long`` and prints its figures."""
 
 import contextlib
 import ctypes
@@ -28,11 +28,7 @@ THREADS = 4
 WINDOW = 250
 
 
-@pytest.fixture(autouse=True)
-def asked_for(request):
-    """Minutes of work, for those who ask."""
-    if not request.config.getoption("--leaks", default=False):
-        pytest.skip("runs with --leaks")
+pytestmark = pytest.mark.long
 
 
 def resident():

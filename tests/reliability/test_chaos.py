@@ -38,8 +38,9 @@ from .harness import (
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "chaos_seed" in metafunc.fixturenames:
-        seeds = metafunc.config.getoption("--chaos-seed", None) or chaos_options.SEEDS
-        metafunc.parametrize("chaos_seed", seeds)
+        option = metafunc.config.getoption
+        seeds = chaos_options.LONG_SEEDS if option("--long") else chaos_options.SEEDS
+        metafunc.parametrize("chaos_seed", option("--chaos-seed") or seeds)
 
 
 class Chaos:
@@ -148,7 +149,7 @@ def test_chaos(
     connect: Connect,
     chaos_seed: int,
 ) -> None:
-    seconds = request.config.getoption("--chaos-seconds", None) or chaos_options.SECONDS
+    seconds = request.config.getoption("--chaos-seconds")
     print(f"chaos: --chaos-seed={chaos_seed} --chaos-seconds={seconds}")
     client = connect(proxy.port, **CHAOS)
     chaos = Chaos(chaos_seed, client, proxy)
