@@ -38,6 +38,26 @@ def pytest_runtest_setup(item):
         pytest.skip("runs with --long")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Fail a test that was skipped in CI, where everything is that a test may need."""
+    return never_skipped_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    """Fail a file that was skipped in CI."""
+    return never_skipped_in_ci((yield))
+
+
+def never_skipped_in_ci(report):
+    """The report, which in CI is one of a failure if it was one of a skip; expected failures stay."""
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        path, line, reason = report.longrepr
+        report.outcome, report.longrepr = "failed", f"{path}:{line}: in CI nothing is skipped, but this was: {reason}"
+    return report
+
+
 def wait_until(condition, ceiling=CEILING):
     """Wait for a condition that nothing announces; fails when the ceiling is reached."""
     deadline = time.monotonic() + ceiling

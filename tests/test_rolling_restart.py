@@ -4,12 +4,12 @@ import contextlib
 import os
 import pathlib
 import pwd
-import shutil
 import signal
 import subprocess
 import tempfile
 import threading
 
+import needs
 import pytest
 from conftest import wait_until
 from deployed import CEILING, deployed, get
@@ -31,14 +31,6 @@ PROXIES = {"nginx": ("nginx.conf", "listen ", "8000", ";"), "haproxy": ("haproxy
 PAUSE = 0.005
 
 
-def binary(name):
-    """Where a proxy is. The test is skipped without it, but not in CI, where it must be."""
-    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed")
-    return found
-
-
 def configuration(proxy, port, servers, directory):
     """The file of examples/deploy with other ports, and for nginx without what only root may write."""
     name, before, address, after = PROXIES[proxy]
@@ -58,7 +50,7 @@ def configuration(proxy, port, servers, directory):
 @contextlib.contextmanager
 def proxied(proxy, servers):
     """Run a proxy in front of servers, in the foreground and without privileges; yields its port."""
-    path = binary(proxy)
+    path = needs.program(proxy)
     with reserved_port() as port, tempfile.TemporaryDirectory() as directory:
         file = pathlib.Path(directory) / "configuration"
         file.write_text(configuration(proxy, port, servers, directory))
@@ -150,7 +142,7 @@ def loaded(url):
 @pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_rolling_restart_loses_no_call(proxy, kind):
-    binary(proxy)
+    needs.program(proxy)
     with contextlib.ExitStack() as stack:
         running = [stack.enter_context(deployed(*SERVERS[kind])) for _ in range(2)]
         port = stack.enter_context(proxied(proxy, [server.port for server in running]))

@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import datetime
-import inspect
 import socket
 import ssl
 import threading
@@ -29,8 +28,6 @@ from oompa.wire.streams import TlsStream, stream_of
 MEBIBYTE = 1024 * 1024
 LOAD_CEILING = 60.0
 YESTERDAY = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
-
-needs_tls = pytest.mark.skipif("ssl" not in inspect.signature(Server.listen).parameters, reason="Server.listen has no ssl")
 
 
 # Certificates.
@@ -105,7 +102,7 @@ def gunicorn(pki, context, *arguments, port=0):
             yield server.port
 
 
-@pytest.fixture(params=["gunicorn", pytest.param("embedded", marks=needs_tls)])
+@pytest.fixture(params=["gunicorn", "embedded"])
 def secure_port(request, pki):
     """The port of an echo server over TLS."""
     if request.param == "gunicorn":
@@ -215,7 +212,6 @@ def test_client_certificate_is_shown_to_a_server_that_asks(pki, connect):
         client.call("ADD", {"x": 1, "y": 6})
 
 
-@needs_tls
 def test_peer_that_never_shakes_hands_holds_up_nobody(pki, connect, caplog):
     server = Server({"ONE": lambda _: 1})
     server.listen(0, ssl=pki.server()).result(CEILING)

@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import decimal
 import enum
-import importlib.util
 import json
 import math
 import sys
@@ -21,13 +20,10 @@ from oompa.wire.codec import NOT_JSON, JsonCodec, MsgspecCodec, codec_named, is_
 
 CEILING = 10.0  # seconds until a wait counts as failed
 
-HAS_MSGSPEC = importlib.util.find_spec("msgspec") is not None
-needs_msgspec = pytest.mark.skipif(not HAS_MSGSPEC, reason="msgspec is not installed")
-
 properties = settings(max_examples=300, deadline=None, database=None)
 
 
-@pytest.fixture(params=["json", pytest.param("msgspec", marks=needs_msgspec)], scope="module")
+@pytest.fixture(params=["json", "msgspec"], scope="module")
 def codec(request):
     return codec_named(request.param)
 
@@ -464,7 +460,6 @@ def test_codecs_are_known_by_name():
     assert type(codec_named("json")) is JsonCodec
 
 
-@needs_msgspec
 @pytest.mark.parametrize("name", ["msgspec", "auto"])
 def test_msgspec_is_used_where_it_is_installed(name):
     assert type(codec_named(name)) is MsgspecCodec
@@ -553,7 +548,6 @@ def near_json(draw):
 texts = near_json() | st.text(JSON_CHARACTERS, max_size=12) | st.text(max_size=12)
 
 
-@needs_msgspec
 @given(texts)
 @example("-0")
 @example("-0.0")
@@ -569,7 +563,6 @@ def test_both_codecs_read_the_same_from_any_text(text):
     assert outcome(fast.decode, text.encode()) == outcome(strict.decode, text.encode())
 
 
-@needs_msgspec
 @given(st.binary(max_size=30) | st.binary(max_size=10).map(lambda inner: b'"' + inner + b'"'))
 @example(b'"\xed\xa0\x80"')
 @example(b'{"\xc3":1}')
@@ -614,7 +607,6 @@ odd_values = st.recursive(
 )
 
 
-@needs_msgspec
 @given(odd_values)
 @properties
 def test_both_codecs_refuse_the_same_values_and_write_the_same_from_the_others(value):

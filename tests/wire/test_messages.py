@@ -1,6 +1,5 @@
 """Requests and replies on the wire: what is written, what is read, and what is refused with which words."""
 
-import importlib.util
 import json
 
 import pytest
@@ -26,12 +25,10 @@ from oompa.wire.messages import (
 
 AN_OBJECT = pytest.param(object(), id="an object")  # its repr differs from process to process
 
-needs_msgspec = pytest.mark.skipif(importlib.util.find_spec("msgspec") is None, reason="msgspec is not installed")
-
 properties = settings(max_examples=200, deadline=None, database=None)
 
 
-@pytest.fixture(params=["json", pytest.param("msgspec", marks=needs_msgspec)], scope="module")
+@pytest.fixture(params=["json", "msgspec"], scope="module")
 def codec(request):
     return codec_named(request.param)
 
