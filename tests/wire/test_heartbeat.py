@@ -68,7 +68,10 @@ def test_the_next_check_is_due_when_its_verdict_can_change():
     assert heartbeat.due(heard_at=130.0) == 155.0
 
 
-@given(st.lists(st.tuples(st.booleans(), st.floats(0.01, 30.0)), max_size=60))
+seconds = st.integers(1, 30 * 64).map(lambda count: count / 64)  # sums and differences of such floats are exact
+
+
+@given(st.lists(st.tuples(st.booleans(), seconds), max_size=60))
 @settings(deadline=None, database=None)
 def test_a_dead_peer_was_silent_for_an_interval_before_and_after_a_ping(steps):
     heartbeat, now, heard_at, pinged_at = Heartbeat(10.0), 0.0, 0.0, None
@@ -82,7 +85,7 @@ def test_a_dead_peer_was_silent_for_an_interval_before_and_after_a_ping(steps):
             pinged_at = now
         elif verdict is Silence.DEAD:
             assert pinged_at is not None
-            assert heard_at < pinged_at <= now - 10.0 + 1e-9
+            assert heard_at < pinged_at <= now - 10.0
             return
         else:
             assert now < heartbeat.due(heard_at)
