@@ -632,8 +632,8 @@ def test_close_leaves_no_thread_and_no_descriptor(echo: EchoServer) -> None:
         fault()
         socks.append(connected(proxy))
         socks[-1].sendall(b"x")
+        assert proxy.wait_until(lambda p: p.connections == len(socks))  # else the next fault may be there before it
     served = [echo.accepted.get(timeout=CEILING) for _ in range(2)]
-    assert proxy.wait_until(lambda p: p.connections == 3)
     proxy.latency("both", 300)
     proxy.refuse()
     proxy.close()
