@@ -307,10 +307,10 @@ def test_a_drain_waits_for_a_handshake_that_is_being_answered(serve, monkeypatch
     """Else nobody cuts the peer, if it is silent, and a worker stays until gunicorn kills it."""
     entered, go_on, accept = threading.Event(), threading.Event(), web.accept
 
-    def late(environ):
+    def late(*arguments):
         entered.set()
         assert go_on.wait(CEILING)
-        return accept(environ)
+        return accept(*arguments)
 
     monkeypatch.setattr(web, "accept", late)
     server = serve()
