@@ -20,8 +20,11 @@ from oompa import Client, Server
 from oompa import gunicorn as configuration
 from oompa.server import web
 
-#: Seconds in which an idle server ends.
-IDLE_EXIT = 2.0
+#: Seconds in which an idle server ends, even on a busy machine: half of what any timeout would take that it might wait for.
+IDLE_EXIT = 10.0
+
+#: Seconds the closing handshake may take where nobody needs them.
+LONG_CLOSE = 2 * IDLE_EXIT
 
 #: Seconds in which health is told, whatever the load.
 HEALTH_LIMIT = 2.0
@@ -37,7 +40,7 @@ def wait(path):
             pause.wait(0.01)
     return "done"
 
-server = Server({"PID": lambda payload: os.getpid(), "WAIT": wait}, drain_timeout=DRAIN)
+server = Server({"PID": lambda payload: os.getpid(), "WAIT": wait}, drain_timeout=DRAIN, close_timeout=CLOSE)
 """
 
 
@@ -45,8 +48,9 @@ server = Server({"PID": lambda payload: os.getpid(), "WAIT": wait}, drain_timeou
 def served(tmp_path):
     """Run gunicorn with the configuration: ``served(*arguments)``; tasks PID, and WAIT, which lasts until a file exists."""
 
-    def serve(*arguments, application="application:server", drain_timeout=30.0, port=0, **environment):
-        (tmp_path / "application.py").write_text(APPLICATION.replace("DRAIN", str(drain_timeout)))
+    def serve(*arguments, application="application:server", drain_timeout=30.0, close_timeout=2.0, port=0, **environment):
+        text = APPLICATION.replace("DRAIN", str(drain_timeout)).replace("CLOSE", str(close_timeout))
+        (tmp_path / "application.py").write_text(text)
         path = ("--pythonpath", str(tmp_path))
         gunicorn = ("-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", "127.0.0.1:{port}")
         return deployed(*gunicorn, *path, *arguments, application, port=port, **environment)
@@ -248,7 +252,7 @@ def test_existing_flask_app_is_bounded_and_drained(served):
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2"), ("--preload",)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_idle_server_ends_at_once_and_cleanly(served, number, arguments):
-    with served(*arguments) as server:
+    with served(*arguments, "--graceful-timeout", "60", close_timeout=LONG_CLOSE) as server:
         peers = [RawPeer.websocket(server.port) for _ in range(10)]
         try:
             for peer in peers:
@@ -264,7 +268,7 @@ def test_idle_server_ends_at_once_and_cleanly(served, number, arguments):
 
 
 def test_server_without_connections_ends_at_once(served):
-    with served() as server:
+    with served("--graceful-timeout", "60", close_timeout=LONG_CLOSE) as server:
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(IDLE_EXIT) == 0
 
