@@ -53,6 +53,8 @@ MIB = 1 << 20
 MESSAGE_LIMIT = 16 * MIB
 RESIDENT_SLACK = 48 * MIB
 """Bytes by which the memory of a server may differ before and after; allocators keep some for later."""
+NOTHING_KEPT = {"MALLOC_MMAP_THRESHOLD_": str(MIB >> 3), "MALLOC_TRIM_THRESHOLD_": str(MIB >> 3)}
+"""Tells glibc to give large blocks back at once: else each arena keeps up to twice the largest block there ever was."""
 
 PROTOCOL_ERROR, INVALID_DATA, MESSAGE_TOO_BIG, NORMAL_CLOSURE = 1002, 1007, 1009, 1000
 
@@ -93,7 +95,8 @@ class Service:
         self._log = log
         command = commands(port)[kind]
         with log.open("wb") as output:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+            environment = {**os.environ, **NOTHING_KEPT}
+            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             eventually(self._is_up, START_LIMIT, f"{command} does not serve")
             self.pid = next(iter(children(self._process.pid)), self._process.pid)
