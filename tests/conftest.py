@@ -16,6 +16,9 @@ from oompa.server.options import SERVER_OPTIONS
 #: Seconds to wait for what must happen; a healthy run never waits so long.
 CEILING = 10.0
 
+#: The options of either side as they are described, whatever ``--codec`` makes of them.
+DESCRIBED = {"server": dict(SERVER_OPTIONS), "client": dict(CLIENT_OPTIONS)}
+
 
 def pytest_addoption(parser):
     """Let what takes long be asked for."""

@@ -5,11 +5,8 @@ import pathlib
 import re
 
 import pytest
-from conftest import CEILING
+from conftest import CEILING, DESCRIBED
 from ports import reserved_port
-
-from oompa.client.options import CLIENT_OPTIONS
-from oompa.server.options import SERVER_OPTIONS
 
 README = pathlib.Path(__file__).parent.parent.joinpath("README.md").read_text()
 
@@ -40,9 +37,9 @@ def test_commands_set_up_everything_themselves():
     assert "examples.calculator_client" in run and "-m pytest" in test
 
 
-@pytest.mark.parametrize("table", [SERVER_OPTIONS, CLIENT_OPTIONS])
-def test_tables_show_every_option_as_it_is_described(table):
-    for name, option in table.items():
+@pytest.mark.parametrize("side", DESCRIBED)
+def test_tables_show_every_option_as_it_is_described(side):
+    for name, option in DESCRIBED[side].items():
         assert f"| `{name}` | {shown(option)} | {option.meaning} |" in README.splitlines()
 
 
