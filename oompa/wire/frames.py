@@ -172,6 +172,14 @@ def close_payload(code: int, reason: str = "") -> bytes:
     return struct.pack("!H", code) + text
 
 
+class _Rest(NamedTuple):
+    """What is to come of a frame: bytes of its payload, the masking key as it goes on, and the frame's first byte."""
+
+    size: int
+    key: bytes
+    first: int
+
+
 class Inbound:
     """What the peer sends, as messages.
 
@@ -197,6 +205,7 @@ class Inbound:
         self._kept: list[bytes] = []  # the beginning of a frame, as it came
         self._kept_size = 0
         self._wanted = 0  # bytes of that frame that are needed to go on
+        self._rest: Optional[_Rest] = None  # of a frame that is taken piece by piece
         #: How many bytes to read next, in a tuple.
         self.reads = _SMALL_READS
         self._opcode = CONTINUATION  # of the fragmented message under way, if any
@@ -213,7 +222,7 @@ class Inbound:
                 pass  # the long way says what follows from it
         messages = self._feed(data)
         self._is_between = not (self._kept or self._opcode or self.closed or self.failure)
-        missing = self._wanted - self._kept_size if self._kept else 0
+        missing = self._wanted - self._kept_size if self._kept else self._rest.size if self._rest else 0
         if missing > _READS[0]:
             self.reads = (min(missing, _LARGEST_READ),)
         else:
@@ -241,6 +250,8 @@ class Inbound:
 
     def _take(self, data: bytes, start: int, end: int, messages: list[Message]) -> int:
         """Take the frame at ``start``; returns where the next one starts: at ``start``, too, if more bytes are needed first."""
+        if self._rest is not None:
+            return self._take_rest(self._rest, data, start, end, messages)
         body = start + 2
         if end < body:
             self._wanted = 2
@@ -262,8 +273,11 @@ class Inbound:
             return self._fail(fault, end)
         stop = body + size
         if end < stop:
-            self._wanted = stop - start
-            return start
+            if first == _WHOLE_TEXT or first & _OPCODE >= CLOSE:
+                self._wanted = stop - start
+                return start
+            self._rest = _Rest(size, data[body - 4 : body] if is_masked else b"", first)
+            return self._take_rest(self._rest, data, body, end, messages)
         piece = memoryview(data)[body:stop]
         payload = mask(piece, data[body - 4 : body]) if is_masked else piece
         if first != _WHOLE_TEXT:
@@ -273,6 +287,18 @@ class Inbound:
             messages.append(str(payload, "utf-8"))
         except UnicodeDecodeError:
             self._fail(_NOT_UTF8, end)
+        return stop
+
+    def _take_rest(self, rest: "_Rest", data: bytes, start: int, end: int, messages: list[Message]) -> int:
+        """Take what has come of a fragment, or of a binary message: text that is none is found before it is complete."""
+        stop = min(end, start + rest.size)
+        taken = stop - start
+        piece = memoryview(data)[start:stop]
+        payload = mask(piece, rest.key) if rest.key else piece
+        is_complete = taken == rest.size
+        self._take_fragment(rest.first & _OPCODE, is_complete and bool(rest.first & _FIN), payload, messages)
+        turn = taken % 4
+        self._rest = None if is_complete else _Rest(rest.size - taken, rest.key[turn:] + rest.key[:turn], rest.first & ~_OPCODE)
         return stop
 
     def _fault_of(self, first: int, second: int, size: int) -> Optional[CloseFrame]:

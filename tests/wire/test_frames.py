@@ -118,10 +118,12 @@ class Reference:
                 self._feed(data[start:body])
                 self.verdicts = {1009, self.seen.failure or (1002 if is_misplaced else 1009)}
                 raise TooLarge
-            if len(data) < end:  # the payload is judged when it is complete, the place of the frame before that
+            if is_misplaced:  # which is judged before the payload comes
                 self._feed(data[start:body])
-                if is_misplaced:
-                    self.seen.failure = 1002
+                self.seen.failure = 1002
+                return end
+            if first == FIN | TEXT and len(data) < end:  # which is judged when it is complete
+                self._feed(data[start:body])
                 return end
         self._feed(data[start:end])
         return end
