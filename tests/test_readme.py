@@ -24,7 +24,7 @@ def test_python_blocks_run_in_order(capsys, caplog):
                 exec(block.replace("9000", str(port)), namespace)
             with namespace["Client"](f"ws://localhost:{port}") as client:
                 assert [client.call("ADD", {"x": 2, "y": 3}) for _ in range(2)] == [5, 5]
-            assert namespace["cache"] == {("ADD", 2, 3): 5}
+            assert namespace["cache"] == {("ADD", 1, 6): 7, ("ADD", 2, 3): 5}
         finally:
             namespace["server"].close().result(CEILING)
     assert capsys.readouterr().out == "ZeroDivisionError: division by zero\n9900\n"
