@@ -67,13 +67,18 @@ _HOMES = {
     "current_request": ".server.contexts",
 }
 
+#: What else ``import oompa`` lets a user name.
+_MODULES = ("errors", "schema")
+
 __all__ = list(_HOMES)
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of ``_HOMES`` (:pep:`562`)."""
+    """Import a name of ``_HOMES``, or a module of the landing (:pep:`562`)."""
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(_HOMES[name], __name__), name)

@@ -17,6 +17,13 @@ if sys.version_info >= (3, 11):
     from typing import Unpack as Unpack
 elif TYPE_CHECKING:
     from typing_extensions import Unpack as Unpack  # noqa: F401
+else:
+
+    class Unpack:
+        """What 3.10 has not got yet; it says something to type checkers alone."""
+
+        def __class_getitem__(cls, item: Any) -> Any:
+            return item
 
 #: The longest duration in seconds, three years: the system's timers cannot wait much longer.
 LONGEST = 1e8
@@ -90,6 +97,7 @@ class Signature:
                 annotation=self._options.__annotations__[name].__origin__,
             )
             for name, each in self._table.items()
+            if name not in constructor.parameters
         ]
         return constructor.replace(parameters=[*own[1:], *named])
 

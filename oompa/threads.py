@@ -31,10 +31,15 @@ class OwnedThread:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         try:
             self._thread.start()
-        except BaseException:  # no thread to be had, or interrupted
+        except RuntimeError:  # no thread to be had
             self._thread = None
             self.is_started = False
             raise
+
+    def disown(self) -> None:
+        """This process is a fork: the thread is the parent's, and another one of the parent may have held the lock."""
+        self._lock = threading.RLock()
+        self._thread = None
 
     def join(self, deadline: float) -> None:
         """Wait until it has ended, at most until ``deadline`` on the monotonic clock, and not at all from within it."""

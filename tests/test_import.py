@@ -48,6 +48,15 @@ def test_every_name_is_there_and_listed():
     assert set(oompa.__all__) <= set(dir(oompa))
 
 
+def test_modules_of_the_landing_need_no_import_of_their_own():
+    loaded_by("import oompa\noompa.errors.RemoteError, oompa.schema.Schema")
+
+
+@pytest.mark.parametrize("broken", ["ModuleType('websockets')", "None"])
+def test_a_client_can_be_imported_beside_something_else_named_websockets(broken):
+    loaded_by(f"import sys\nfrom types import ModuleType\nsys.modules['websockets'] = {broken}\nfrom oompa import Client")
+
+
 def test_another_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'oompa' has no attribute 'Clint'"):
         oompa.Clint

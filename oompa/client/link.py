@@ -150,8 +150,10 @@ class Link:
             self._timer.start()
         text = self._writer.write(type, id, payload)
         tail = b"" if meta is None else self._writer.write_meta(meta)
-        if len(text) > self._max_message_size or tail and len(text) + len(tail) > self._max_message_size:
-            size = len(text) + len(tail)
+        size = len(text)
+        if tail:
+            size += len(tail) - 1  # in place of the last brace
+        if size > self._max_message_size:
             raise ValueError(f"the request of {size} bytes exceeds max_message_size of {self._max_message_size}")
         if timeout is None:
             pending = Pending(id, text, self._timeout, self._attempts, call, tail)
@@ -218,6 +220,9 @@ class Link:
         """This process is a fork: the connection, the locks and the threads are the parent's, and so are the ids."""
         self._state = threading.Lock()  # a thread of the parent may have held it
         self._id_prefix, self.client_id = _random_id(), _random_id()
+        for thread in (self._timer, self._keeper):
+            if thread is not None:
+                thread.disown()
         if self._timer.is_started:
             self._refusal = "this client belongs to the process that made it; make a new one after fork"
             self._is_foreign = True

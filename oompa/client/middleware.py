@@ -1,6 +1,7 @@
 """What stands between a caller and the connection: the client's middleware, and what it may not do.
 
-Everything runs on the caller's thread. The chain is one callable, replaced whole by ``use``, so running it needs no lock.
+Everything runs on the caller's thread. The chain is made for each call, of a tuple that ``use`` replaces whole, so it needs no
+lock.
 """
 
 from concurrent.futures import Future

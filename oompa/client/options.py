@@ -17,6 +17,8 @@ _TOLERANCE = {"ratio": 0.05, "interval": 10.0}
 def _tolerance(name: str, value: Any) -> Optional[Mapping[str, float]]:
     if value is None:
         return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping such as {_TOLERANCE}, or None, not {value!r}")
     unknown = set(value) - set(_TOLERANCE)
     if unknown:
         raise TypeError(f"tolerance has unknown keys {sorted(unknown)}; the keys are 'ratio' and 'interval'")
@@ -60,7 +62,11 @@ class ClientOptions(ConnectionOptions, total=False):
     attempts: Annotated[int, Option(3, count, "attempts of a request, all with the same id; then `RequestTimeout`")]
     tolerance: Annotated[
         Optional[Mapping[str, float]],
-        Option(_TOLERANCE, _tolerance, "every `interval`: reconnect if more than `ratio` of the requests timed out; None: off"),
+        Option(
+            _TOLERANCE,
+            _tolerance,
+            "every `interval`: reconnect if over `ratio` of the requests timed out (a key left out keeps its default); None: off",
+        ),
     ]
     connect_timeout: Annotated[float, Option(10.0, seconds, "connecting, TLS and handshake together")]
     max_pending: Annotated[int, Option(10_000, count, "pending calls beyond which `dispatch` raises `TooManyPending`")]

@@ -112,7 +112,8 @@ class Connection:
     """
 
     def __init__(self, channel: Channel, service: Service, visitor: Visitor) -> None:
-        self.remote_address, self.headers, self.identity, self.announced = visitor
+        self.remote_address, self.headers, self.identity, _ = visitor
+        self.announced = channel.announced
         self._channel = channel
         self._pipeline, self._codec, self._watcher, self._slow_types, self._emitter, self._logger, options = service
         self._concurrency = options["concurrency"]
@@ -180,6 +181,7 @@ class Connection:
 
     def _leave(self) -> None:
         """Home goes, and the web server closes the descriptor: nobody may be using it any more."""
+        work_as(None)  # the thread may be one of a pool, and live on
         self.abort("the connection was closed")
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._leader is self._home, self._close_timeout)
@@ -238,7 +240,6 @@ class Connection:
             if request.type in self._slow_types:
                 self._run_slow(me, request, waited)
             else:
-                me.is_replying = False
                 me.request = request
                 self._watcher.began(me)
                 reply = self._pipeline.handle(request)
@@ -253,7 +254,6 @@ class Connection:
     def _run_slow(self, me: _Worker, request: Request, waited: float) -> None:
         """Run a task of a type that took long the last time: the lead is passed on first."""
         self._pass_lead(me)
-        me.is_replying = False
         me.request = request
         reply = self._pipeline.handle(request)
         me.is_replying = True
@@ -266,6 +266,7 @@ class Connection:
         """Whether to run a request now. Otherwise it is queued, or dropped: as a copy, or because this end closes, and
         the client sends it again on its next connection."""
         key = (request.type, request.id)
+        me.is_replying = False  # before its key is there: a copy of a request that runs is told by both
         if not self._running and not self._queue:
             self._running[me] = key
             if not self._draining and self._closing is None:
@@ -301,6 +302,7 @@ class Connection:
             if self._queue:
                 queued = self._queue.popleft()
                 self._queued_size -= queued.size
+                me.is_replying = False
                 # Replaced, so that the connection never looks idle meanwhile.
                 self._running[me] = (queued.request.type, queued.request.id)
                 self._changed.notify_all()

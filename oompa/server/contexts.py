@@ -22,15 +22,15 @@ class _Here(threading.local):
 _here = _Here()
 
 
-def work_as(worker: Worker) -> None:
-    """The calling thread runs the requests of ``worker`` from here on."""
+def work_as(worker: Optional[Worker]) -> None:
+    """The calling thread runs the requests of ``worker`` from here on; None: of nobody."""
     _here.worker = worker
 
 
 def current_request() -> Optional[Request]:
     """The request that the calling code runs for: for a factory, which gets the payload alone.
 
-    None outside a task, and in threads that a task starts.
+    None outside a request, and in threads that a task starts. Listeners of ``reply`` and the healthcheck of a ping see theirs.
     """
     worker = _here.worker
     return None if worker is None else worker.request

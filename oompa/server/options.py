@@ -1,6 +1,6 @@
 """The options of a server, each described once (see ``oompa.options``)."""
 
-from typing import Annotated, Any, Callable, Collection, Optional
+from typing import Annotated, Any, Callable, Collection, Iterable, Optional
 
 from flask import Request
 
@@ -17,10 +17,12 @@ def _token(name: str, value: Any) -> Optional[str]:
 
 
 def _origins(name: str, value: Any) -> Optional[frozenset[str]]:
-    found = None if value is None else list(value)
-    if isinstance(value, str) or not all(isinstance(origin, str) for origin in found or ()):
+    if value is None:
+        return None
+    found = None if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if found is None or not all(isinstance(origin, str) for origin in found):
         raise TypeError(f"{name} must be a list of strings, such as ['https://example.com'], not {value!r}")
-    return None if found is None else frozenset(found)
+    return frozenset(found)
 
 
 class ServerOptions(ConnectionOptions, total=False):
@@ -67,7 +69,12 @@ class ServerOptions(ConnectionOptions, total=False):
     ]
     origins: Annotated[
         Optional[Collection[str]],
-        Option(None, _origins, 'origins of browsers that may connect, such as `["https://example.com"]`', "same host"),
+        Option(
+            None,
+            _origins,
+            'origins of browsers that may connect, such as `["https://example.com"]`, or `["*"]`; who sends none is not asked',
+            "same host",
+        ),
     ]
     expose_errors: Annotated[bool, Option(True, flag, "False: clients get an error id, the log gets the error")]
 

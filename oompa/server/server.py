@@ -221,6 +221,7 @@ class Server(Listenable):
             ping_interval=options["ping_interval"],
             write_timeout=options["write_timeout"],
             close_timeout=options["close_timeout"],
+            announced=visitor.announced,
         )
         connection = Connection(channel, self._service, visitor)
         self._admission.entered(connection)
@@ -244,8 +245,9 @@ class Server(Listenable):
             watcher = self._service.watcher
             self._service = self._service._replace(watcher=Watcher())
             watcher.close()
-            if self._embedded is not None:
-                self._embedded.close()
+            embedded = self._embedded
+            if embedded is not None:
+                embedded.close()
                 self._embedded = None
             if self._stop is not None:
                 self._stop.request()

@@ -37,6 +37,7 @@ _LARGEST_READ = 1024 * 1024
 _FIN = 0x80
 _RESERVED_BITS = 0x70
 _OPCODE = 0x0F
+_OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 _WHOLE_TEXT = _FIN | TEXT
 _MASKED = 0x80
 _LENGTH = 0x7F
@@ -45,8 +46,9 @@ _LENGTH = 0x7F
 #: may be put so (:rfc:`6455#section-5.2`).
 _LONG_LENGTHS = {126: (2, 126), 127: (8, 65536)}
 
-#: The longest payload of a control frame (:rfc:`6455#section-5.5`).
+#: The longest payload of a control frame (:rfc:`6455#section-5.5`), and the longest reason of a close frame beside its code.
 _CONTROL_LIMIT = 125
+_REASON_LIMIT = _CONTROL_LIMIT - 2
 
 #: Below so many bytes one XOR of two big integers is the quickest way to mask; above, four translations of every fourth
 #: byte are (1 MiB: 1.2 ms against 3.4).
@@ -58,12 +60,6 @@ _integer = int.from_bytes
 def _xor_with(key: int) -> bytes:
     """The table by which ``bytes.translate`` masks with one byte of a key."""
     return bytes(byte ^ key for byte in range(256))
-
-
-_REASON_LIMIT = _CONTROL_LIMIT - 2
-
-
-_OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
 
 class CloseFrame(NamedTuple):
@@ -90,15 +86,17 @@ def slow_mask(data: Buffer, key: bytes) -> Union[bytes, bytearray]:
 
 def _quickest_mask() -> Mask:
     """The C function of websockets, where that is installed, without its package, which takes longer to import than oompa."""
-    package = importlib.util.find_spec("websockets")
-    if package is None:
+    try:
+        package = importlib.util.find_spec("websockets")
+        folders = package and package.submodule_search_locations
+        spec = folders and importlib.machinery.PathFinder.find_spec("websockets.speedups", folders)
+        if not spec or spec.loader is None:
+            return slow_mask
+        speedups = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(speedups)
+        found: Mask = speedups.apply_mask
+    except (ImportError, ValueError, AttributeError):  # damaged, or something else of that name
         return slow_mask
-    spec = importlib.machinery.PathFinder.find_spec("websockets.speedups", package.submodule_search_locations)
-    if spec is None or spec.loader is None:
-        return slow_mask
-    speedups = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(speedups)
-    found: Mask = speedups.apply_mask
     return found
 
 

@@ -725,6 +725,10 @@ def test_meta_counts_in_the_size_of_a_request(connect, nowhere):
     client = connect(nowhere, max_message_size=1000)
     with pytest.raises(ValueError, match="exceeds max_message_size of 1000"):
         client.dispatch("ADD", meta={"a": "x" * 1000})
+    size = len(client._link._writer.write("ADD", "1" * 13, 1)) + len(',"meta":{"a":""}')
+    client.dispatch("ADD", 1, meta={"a": "x" * (1000 - size)})
+    with pytest.raises(ValueError, match="the request of 1001 bytes exceeds"):
+        client.dispatch("ADD", 1, meta={"a": "x" * (1001 - size)})
 
 
 def test_a_timeout_of_its_own_ends_a_dispatch_after_one_attempt(connect, nowhere):

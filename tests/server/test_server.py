@@ -500,6 +500,23 @@ def test_request_sent_again_while_its_first_copy_runs_is_dropped(serve, peer):
     assert runs == [1, 3]
 
 
+def test_copy_that_comes_in_one_piece_with_its_request_is_dropped(serve, peer):
+    runs = []
+
+    def slow(payload):
+        runs.append(payload)
+        time.sleep(0.02)
+
+    talking = peer(serve({"SLOW": slow, **CALCULATOR}))
+    for number in range(5):  # the second time on a thread that has replied before, of a type known to be slow
+        ask(talking, {"type": "ADD", "id": number, "payload": {"x": 1, "y": 1}})
+        assert answer(talking)["payload"] == 2
+        request = json.dumps({"type": "SLOW", "id": "a", "payload": number}).encode()
+        talking.send(frame(TEXT, request) * 2)
+        assert answer(talking)["id"] == "a"
+    assert runs == list(range(5))
+
+
 def test_id_may_be_used_again_as_soon_as_the_reply_is_there(serve, peer, monkeypatch):
     runs, finish = [], Connection._next
 
