@@ -65,7 +65,7 @@ class ClientOptions(ConnectionOptions, total=False):
         Option(
             _TOLERANCE,
             _tolerance,
-            "every `interval`: reconnect if over `ratio` of the requests timed out (a key left out keeps its default); None: off",
+            "every `interval`: reconnect if over `ratio` of the requests timed out (a key left out: its default); None: off",
         ),
     ]
     connect_timeout: Annotated[float, Option(10.0, seconds, "connecting, TLS and handshake together")]
