@@ -30,7 +30,7 @@ class Emitter:
         self._names = names
         self._families = families
         self._logger = logger
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         #: Listeners by event; empty when nobody listens to anything.
         self.table: dict[str, tuple[_Entry, ...]] = {}
 

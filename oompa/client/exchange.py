@@ -8,7 +8,7 @@ one cost the same however many are pending, and the next deadline is at the head
 """
 
 from copy import copy
-from typing import Any, Iterable, Iterator, NamedTuple, Optional, Union
+from typing import Any, Iterable, NamedTuple, Optional, Union
 
 from ..errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending
 from ..wire.closing import BLAMING_CODES
@@ -75,6 +75,16 @@ _IDLE_LANES = 8
 Effect = Union[Send, Settle, Reconnect]
 
 
+def _first_of(lane: Lane) -> Optional[Pending]:
+    """The request of a lane that is due first, None for none. A re-entrant dispatch may change the lane at any moment."""
+    while lane:
+        try:
+            return next(iter(lane.values()))
+        except (StopIteration, RuntimeError):
+            continue
+    return None
+
+
 class Exchange:
     """Requests out, replies in.
 
@@ -97,9 +107,10 @@ class Exchange:
     def opened(self) -> list[Pending]:
         """A connection is there: what to send on it, oldest first."""
         self._is_open = True
-        for pending in self._pending.values():
+        waiting = self.waiting()
+        for pending in waiting:
             pending.is_sent = True
-        return self.waiting()
+        return waiting
 
     def dispatched(self, pending: Pending, now: float, answered: Iterable[Pending] = ()) -> bool:
         """A request comes in; returns whether to send it now.
@@ -152,8 +163,9 @@ class Exchange:
     def lost(self, code: int, reason: str = "") -> list[Effect]:
         """The connection is gone. A code that blames what was sent fails what was in flight."""
         self._is_open = False
-        failed = [p for p in self._pending.values() if p.is_sent] if code in BLAMING_CODES else []
-        for pending in self._pending.values():
+        waiting = self.waiting()
+        failed = [pending for pending in waiting if pending.is_sent] if code in BLAMING_CODES else []
+        for pending in waiting:
             pending.is_sent = False
         return self._fail(failed, ConnectionLost(f"the connection was closed with {code} {reason}".rstrip(), code))
 
@@ -169,15 +181,16 @@ class Exchange:
     def tick(self, now: float) -> list[Effect]:
         """Time has passed: attempts end, requests fail, windows close."""
         effects: list[Effect] = []
-        for pending in self._overdue(now):
-            if pending.attempt >= pending.attempts:
+        for pending in self._pop_overdue(now):
+            ended = 1 + int((now - pending.deadline) / pending.timeout)  # more than one where the process has slept
+            if pending.attempt + ended > pending.attempts:
                 self._remove(pending.id)
                 if self._tolerance is not None:
                     self._tolerance.settled(timed_out=True)
                 times = f"{pending.attempts} × {pending.timeout} s" if pending.attempts > 1 else f"{pending.timeout} s"
                 effects.append(Settle(pending, RequestTimeout(f"no reply to request {pending.id} within {times}")))
             else:
-                self._start_attempt(pending)
+                self._start_attempt(pending, ended)
                 if self._is_open:
                     pending.is_sent = True
                     effects.append(Send(pending))
@@ -191,28 +204,28 @@ class Exchange:
     def due(self) -> float:
         """When to ``tick`` next."""
         due = float("inf") if self._tolerance is None else self._tolerance.due
-        for lane in self._lanes.values():
-            for pending in lane.values():
-                due = min(due, pending.deadline)
-                break
+        for lane in list(self._lanes.values()):
+            first = _first_of(lane)
+            if first is not None:
+                due = min(due, first.deadline)
         return due
 
-    def _overdue(self, now: float) -> Iterator[Pending]:
+    def _pop_overdue(self, now: float) -> list[Pending]:
         """Those whose attempt has ended, taken out of their lanes."""
-        for timeout, lane in list(self._lanes.items()):
-            while lane:
-                pending = next(iter(lane.values()))
-                if pending.deadline > now:
-                    break
-                del lane[pending.id]
-                yield pending
+        overdue = []
+        for timeout in list(self._lanes):
+            lane = self._lanes.get(timeout, _NO_LANE)
+            while (first := _first_of(lane)) is not None and first.deadline <= now:
+                lane.pop(first.id, None)
+                overdue.append(first)
             if not lane and len(self._lanes) > _IDLE_LANES:
                 self._lanes.pop(timeout, None)
+        return overdue
 
-    def _start_attempt(self, pending: Pending) -> None:
+    def _start_attempt(self, pending: Pending, ended: int) -> None:
         """The next attempt lasts as long as the first, from the end of the last; it goes to the end of its lane."""
-        pending.attempt += 1
-        pending.deadline += pending.timeout
+        pending.attempt += ended
+        pending.deadline += ended * pending.timeout
         pending.lane = self._lanes.setdefault(pending.timeout, pending.lane)
         pending.lane[pending.id] = pending
 

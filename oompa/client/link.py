@@ -71,7 +71,7 @@ class Link:
         self._turns = Turns(self._apply, self._exchange.__len__)
         #: Return when a call is settled or its timeout, in seconds, is over; reads the connection meanwhile.
         self.wait_for: Callable[[Settled, Optional[float]], None] = self._turns.wait_for
-        self._state = threading.Lock()
+        self._state = threading.RLock()
         self._channel: Optional[Channel] = None
         self._opening: "Optional[ClientOpening]" = None
         #: What the thread that reads is settling: a caller may be back before its call is forgotten.
@@ -218,7 +218,7 @@ class Link:
 
     def disown(self) -> None:
         """This process is a fork: the connection, the locks and the threads are the parent's, and so are the ids."""
-        self._state = threading.Lock()  # a thread of the parent may have held it
+        self._state = threading.RLock()  # a thread of the parent may have held it
         self._id_prefix, self.client_id = _random_id(), _random_id()
         for thread in (self._timer, self._keeper):
             if thread is not None:

@@ -110,7 +110,7 @@ class ClientOpening:
         self._ssl_context = ssl_context
         self._proxy = proxy
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._sock: Optional[socket.socket] = None
         self._aborted = False
 

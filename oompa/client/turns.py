@@ -82,7 +82,7 @@ class Turns:
         self._expected = expected
         #: Whether a request whose reply nobody waits for needs ``rouse``. The keeper alone writes it, without a lock.
         self.is_dozing = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._channel: Optional[Channel] = None
         self._leader: Optional[object] = None
         self._line: deque[_Waiter] = deque()

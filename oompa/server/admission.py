@@ -28,7 +28,7 @@ class Admission:
         self.is_draining = False
         self._close_timeout = close_timeout
         self._logger = logger
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._connections: set[Connection] = set()
         self._places = 0
 

@@ -120,7 +120,7 @@ class Connection:
         self._max_queued = options["max_queued"]
         self._max_queued_size = options["max_message_size"]
         self._close_timeout = options["close_timeout"]
-        self._state = threading.Lock()
+        self._state = threading.RLock()
         self._changed = threading.Condition(self._state)
         self._home = self._leader = _Worker(self._stuck)
         self._home_is_free = False

@@ -28,7 +28,7 @@ class Watcher:
 
     def __init__(self) -> None:
         self._busy: dict[Worker, float] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread: Optional[threading.Thread] = None
         self._wake = threading.Event()
         self._closing = threading.Event()

@@ -82,7 +82,7 @@ class TlsStream:
     def __init__(self, sock: ssl.SSLSocket) -> None:
         sock.settimeout(0.0)
         self._sock = sock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._tick: Optional[float] = None
         #: Whether an interrupted ``recv`` may have lost bytes.
         self.is_reading = False
