@@ -1,11 +1,11 @@
 """The client: typed tasks out, Futures back, over one connection that mends itself."""
 
-import logging
 import weakref
 from functools import partial
 from typing import Any, Callable, Mapping, Optional, TypeVar, cast
 
 from ..emitter import Emitter, Listenable
+from ..logs import get_logger
 from ..options import Signature, Unpack, complete
 from ..wire.messages import MISSING, PING, Request
 from .call import Call
@@ -13,7 +13,7 @@ from .link import Link
 from .middleware import CallNext, Middleware, before, check_meta
 from .options import CLIENT_OPTIONS, ClientOptions
 
-_logger = logging.getLogger("oompa.client")
+_logger = get_logger("oompa.client")
 
 M = TypeVar("M", bound=Middleware)
 Methods = Mapping[str, Mapping[str, Any]]

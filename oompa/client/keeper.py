@@ -64,10 +64,23 @@ class Keeper(OwnedThread):
     def _keep(self) -> None:
         was_lost = False
         while not self._owner.closing.wait(self._backoff.delay(monotonic())):
-            channel = self._open(was_lost)
-            if channel is not None:
-                self._lost(channel, self._turns.keep(channel))
+            try:
+                self._keep_one(was_lost)
+            except BaseException:  # it ends that connection, and the next attempt follows
+                self._logger.exception("a defect of oompa: the keeper goes on")
             was_lost = True
+
+    def _keep_one(self, was_lost: bool) -> None:
+        """Connect, and read until the connection has ended."""
+        channel = self._open(was_lost)
+        if channel is None:
+            return
+        closed = ChannelClosed(CloseCode.ABNORMAL_CLOSURE, "an exception on the thread that keeps it")
+        try:
+            closed = self._turns.keep(channel)
+        finally:
+            channel.abort("the connection is over")
+            self._lost(channel, closed)
 
     def _open(self, was_lost: bool) -> Optional[Channel]:
         """Try once to connect; None when it failed or the link was closed."""

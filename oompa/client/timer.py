@@ -43,7 +43,7 @@ class Timer(OwnedThread):
             due = monotonic() + self._longest
             try:
                 due = min(due, self._look())
-            except Exception:
+            except BaseException:  # sys.exit() somewhere below, no memory
                 self._logger.exception("a defect of oompa: the timer goes on")
             self.due = due
             self._sleep_until(due)

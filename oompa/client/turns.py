@@ -128,21 +128,31 @@ class Turns:
             self._channel = channel
             self._lost = None
             self._leader = self
-        closed: Optional[ChannelClosed] = None
-        while closed is None:
-            self._read_as_keeper(channel)
-            closed = self._park()
+        try:
+            while True:
+                self._read_as_keeper(channel)
+                closed = self._park()
+                if closed is not None:
+                    return closed
+                self.is_dozing = False
+        finally:
             self.is_dozing = False
-        return closed
+            with self._lock:
+                self._channel = None  # whatever ended it: nobody is to lead it any more
 
     def _read_as_keeper(self, channel: Channel) -> None:
         """Read until a caller waits or the channel ends."""
+        closed: Optional[ChannelClosed] = None
         try:
             while not self._line:
                 self._apply(channel.receive(_KEEPER_LOOK))
-        except ChannelClosed as closed:
-            return self._step_down(self, closed)
-        self._step_down(self, None)
+        except ChannelClosed as ended:
+            closed = ended
+        except BaseException as error:  # no memory for a reply, say: what was read is lost, so this connection is, too
+            channel.abort(f"{type(error).__name__} while reading")
+            raise
+        finally:
+            self._step_down(self, closed)
 
     def _park(self) -> Optional[ChannelClosed]:
         """Let callers read until the lead is free and stale, and take it; or until the channel has ended, and tell how.

@@ -198,30 +198,47 @@ class Connection:
             return not self._ended
 
     def _lead(self, me: _Worker) -> None:
-        """Read and run for as long as this worker leads; returns when it has nothing left to run, either."""
-        stands_in = me is not self._home
+        """Read and run for as long as this worker leads; returns when it has nothing left to run, either.
+
+        Whatever is raised ends this connection and nothing else; it is told when everything is put in order.
+        """
         work_as(me)
         try:
-            while self._leader is me:
-                if stands_in and self._home_is_free and self._pass_lead_home():
-                    return
-                inbox = self._inbox
-                if not inbox:
-                    inbox = self._inbox = self._channel.receive(_STAND_IN_LOOK if stands_in else None)
-                    if not inbox:
-                        self._channel.check(monotonic())
-                        continue
-                    inbox.reverse()
-                self._accept(me, inbox.pop())
-        except ChannelClosed as closed:
+            return self._read_and_run(me)
+        except ChannelClosed as ended:
+            closed, defect = ended, None
+        except BaseException as error:
+            closed, defect = ChannelClosed(CloseCode.INTERNAL_ERROR, "internal error"), error
+        self._fail(me, closed)
+        if defect is not None:
+            self._logger.error("a defect of oompa: the connection to %s failed", self.remote_address, exc_info=defect)
+        else:
             level = logging.DEBUG if closed.code in ORDERLY_CODES else logging.INFO
             self._logger.log(level, "connection to %s ended: %s", self.remote_address, str(closed))
-            self._end()
-        except BaseException:
-            self._logger.exception("a defect of oompa: the connection to %s failed", self.remote_address)
-            self._channel.close(CloseCode.INTERNAL_ERROR, "internal error")
-            self._channel.abort("internal error")
-            if self._leader is me:  # otherwise another thread reads, and sees the end
+
+    def _read_and_run(self, me: _Worker) -> None:
+        stands_in = me is not self._home
+        while self._leader is me:
+            if stands_in and self._home_is_free and self._pass_lead_home():
+                return
+            inbox = self._inbox
+            if not inbox:
+                inbox = self._inbox = self._channel.receive(_STAND_IN_LOOK if stands_in else None)
+                if not inbox:
+                    self._channel.check(monotonic())
+                    continue
+                inbox.reverse()
+            self._accept(me, inbox.pop())
+
+    def _fail(self, me: _Worker, closed: ChannelClosed) -> None:
+        """This worker is done for, and the connection with it. Whoever leads instead of it sees the end of the channel."""
+        self._watcher.ended(me)
+        self._running.pop(me, None)
+        try:
+            self._channel.close(closed.code, closed.reason)
+        finally:
+            self.abort(closed.reason)
+            if self._leader is me:
                 self._end()
 
     def _accept(self, me: _Worker, message: Message) -> None:

@@ -4,7 +4,6 @@ Threads: each connection has the web server's thread (see ``connection``); one w
 thread that accepts, ``close`` one that closes.
 """
 
-import logging
 import ssl
 import threading
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ from typing import Any, Mapping, Optional, TypeVar
 import flask
 
 from ..emitter import Emitter, Listenable
+from ..logs import get_logger
 from ..options import Signature, Unpack, complete, count_or_none
 from ..schema import Factory
 from ..wire.channel import Channel
@@ -29,7 +29,7 @@ from .stopping import Stop
 from .watcher import Watcher
 from .web import blueprint, upgrade
 
-_logger = logging.getLogger("oompa.server")
+_logger = get_logger("oompa.server")
 
 M = TypeVar("M", bound=Middleware)
 

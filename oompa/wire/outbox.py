@@ -195,6 +195,9 @@ class Outbox:
             threading.Thread(target=self._write_on, name="oompa-writer", daemon=True).start()
         except RuntimeError:  # no thread to be had: wait here
             self._write_on()
+        except BaseException:  # no memory, or interrupted: the thread may be there or not
+            self.abort("interrupted while writing")
+            raise
 
     def _write_on(self) -> None:
         try:

@@ -305,7 +305,7 @@ def test_what_a_reply_lets_go_of_is_let_go_of_without_a_lock(connect, nowhere):
     calls = [client.dispatch("ECHO") for _ in range(3)]
     replies = [json.dumps({"type": "OK", "id": call.id}) for call in calls]
     for call in calls:
-        weakref.finalize(call, lambda: locked.append(client._link._state.locked()))
+        weakref.finalize(call, lambda: locked.append(client._link._state._is_owned()))
     del call, calls
     client._link._apply(replies)
     gc.collect()
