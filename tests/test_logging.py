@@ -112,9 +112,9 @@ def test_client_logs_a_line_for_each_lost_connection(serve, connect, records):
     for count in (1, 2, 3):
         assert client.call("ADD", {"x": 1, "y": count}) == 1 + count
         server.disconnect()
-        wait_until(lambda: len(records("oompa.client")) == count)
+        wait_until(lambda: len(records("oompa.client", logging.WARNING)) == count)
         wait_until(lambda: len(server.connections) == 1 and server.connections[0].is_open)
-    for record in records("oompa.client"):
+    for record in records("oompa.client", logging.WARNING):
         assert record.levelno == logging.WARNING and not record.exc_info
         assert str(server.port) in record.getMessage() and "1000" in record.getMessage()
 
@@ -123,7 +123,19 @@ def test_closing_a_client_logs_nothing(serve, connect, records):
     client = connect(serve())
     assert client.call("ADD", {"x": 1, "y": 1}) == 2
     client.close()
-    assert records("oompa.client") == []
+    assert records("oompa.client", logging.WARNING) == []
+
+
+def test_client_logs_a_line_at_info_for_each_connection_made(serve, connect, records):
+    """Case 48."""
+    server = serve()
+    client = connect(server, reconnect_interval=0.02)
+    assert client.call("ADD", {"x": 1, "y": 1}) == 2
+    server.disconnect()
+    wait_until(lambda: len([record for record in records("oompa.client") if record.levelno == logging.INFO]) == 2)
+    for record in records("oompa.client"):
+        if record.levelno == logging.INFO:
+            assert record.getMessage() == f"connected to ws://127.0.0.1:{server.port}"
 
 
 class HttpAnswer:
@@ -268,8 +280,8 @@ def test_close_reason_of_a_server_cannot_write_lines_of_its_own(serve, connect, 
     client = connect(server, reconnect_interval=0.02)
     assert client.call("ADD", {"x": 1, "y": 1}) == 2
     server.connections[0].close(4000, "bye\nWARNING forged")
-    wait_until(lambda: records("oompa.client"))
-    assert records("oompa.client")[0].getMessage().isprintable()
+    wait_until(lambda: records("oompa.client", logging.WARNING))
+    assert records("oompa.client", logging.WARNING)[0].getMessage().isprintable()
 
 
 def test_handler_that_raises_leaves_one_traceback(serve, connect, records):
@@ -282,7 +294,7 @@ def test_handler_that_raises_leaves_one_traceback(serve, connect, records):
     (record,) = records("oompa.server", logging.WARNING)
     assert record.levelno == logging.ERROR and "'FAIL'" in record.getMessage()
     assert "LookupError: nothing there" in text_of([record]) and "in fail" in text_of([record])
-    assert records("oompa.client") == []  # the caller has the error
+    assert records("oompa.client", logging.WARNING) == []  # the caller has the error
 
 
 @pytest.mark.parametrize("expose_errors", [True, False])

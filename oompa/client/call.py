@@ -74,6 +74,14 @@ class Call(Future):  # type: ignore[type-arg]
         self._driver = driver
         self._owner = owner  # keeps a client that nobody else holds alive until the reply is there
 
+    def __repr__(self) -> str:
+        state, error = "pending", self._exception
+        if self._state == FINISHED:
+            state = "done" if error is None else f"failed with {type(error).__name__}"
+        elif self._state != PENDING:
+            state = "cancelled"
+        return f"<{type(self).__name__} {self.type} (request {self.id}), {state}>"
+
     def result(self, timeout: Optional[float] = None) -> Any:
         """The payload of the reply.
 

@@ -1,13 +1,14 @@
 """The client: typed tasks out, Futures back, over one connection that mends itself."""
 
 import weakref
-from functools import partial
+from types import MethodType
 from typing import Any, Callable, Mapping, Optional, TypeVar, cast
 
 from ..emitter import Emitter, Listenable
 from ..logs import get_logger
-from ..options import Signature, Unpack, complete
+from ..options import Signature, Unpack, complete, seconds
 from ..wire.messages import MISSING, PING, Request
+from .address import Url
 from .call import Call
 from .link import Link
 from .middleware import CallNext, Middleware, before, check_meta
@@ -23,7 +24,8 @@ class Client(Listenable):
     """Dispatches tasks to a server.
 
     Args:
-        url: ``ws://`` or ``wss://``.
+        url: ``ws://``, ``wss://`` or ``ws+unix:/path/of.sock:/path``; a list of them, of which any will do; or a callable
+            that returns one of these, asked at each connect. ``user:password@`` in it is sent as Basic authorization.
         methods: Methods to generate: ``{"add": {"type": "ADD", "factory": lambda x, y: {"x": x, "y": y}}}``. Without a
             factory the method takes the payload itself.
         options: See :class:`~oompa.client.options.ClientOptions`, which describes each.
@@ -41,13 +43,13 @@ class Client(Listenable):
 
     __signature__ = Signature(ClientOptions, CLIENT_OPTIONS)
 
-    def __init__(self, url: str, methods: Optional[Methods] = None, **options: "Unpack[ClientOptions]") -> None:
+    def __init__(self, url: Url, methods: Optional[Methods] = None, **options: "Unpack[ClientOptions]") -> None:
         checked = complete("Client", CLIENT_OPTIONS, options)
         self.url = url
         self._emitter = Emitter(
             ("error", "host-closed", "reconnect-failed", "reconnected"), _logger, families=("OK:", "ERR:")
         )
-        self._methods = {name: _method(name, method) for name, method in (methods or {}).items()}
+        self._methods = _checked_methods(methods)
         self._middleware: tuple[Middleware, ...] = ()
         self._link = Link(url, checked, self._emitter, _logger)
         # No close at exit: the threads are daemons, and the interpreter shall not wait for a server.
@@ -58,6 +60,23 @@ class Client(Listenable):
     def start(self) -> None:
         """Connect, after ``no_server=True``. Does not wait. Raises ClientClosed on a closed client."""
         self._link.start()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at the moment."""
+        return self._link.is_connected
+
+    def wait_connected(self, timeout: Optional[float] = None) -> None:
+        """Return as soon as there is a connection.
+
+        Args:
+            timeout: Seconds to wait; None: until there is a connection, or the server refuses this client.
+
+        Raises:
+            ConnectionLost: There is none in time, or the server refuses this client; it tells why.
+            ClientClosed: The client is closed, or belongs to another process.
+        """
+        self._link.wait_connected(None if timeout is None else seconds("timeout", timeout))
 
     def use(self, middleware: M) -> M:
         """Add a middleware, ``middleware(request, call_next) -> Future``; also a decorator.
@@ -162,33 +181,68 @@ class Client(Listenable):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def __getattr__(self, name: str) -> Any:
+    def __repr__(self) -> str:
+        state = "connected" if self.is_connected else self._link.state
+        return f"<{type(self).__name__} to {self._link.shown}, {state}, {len(self._link)} pending>"
+
+    def __getattr__(self, name: str) -> Callable[..., Call]:
         # Bound at each use: a method kept on the client would keep the client from being collected.
         method = self.__dict__.get("_methods", {}).get(name)
         if method is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return partial(method, self)
+        return MethodType(method, self)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._methods]
 
 
-def _method(name: str, method: Mapping[str, Any]) -> Callable[..., Call]:
+class _Method:
     """A generated method, of the client it is called with."""
+
+    def __init__(self, name: str, task: str, factory: Optional[Callable[..., Any]]) -> None:
+        self.__name__ = name
+        self.__qualname__ = f"Client.{name}"
+        self.__doc__ = getattr(factory, "__doc__", None) or f"Dispatch {task}."
+        self._task = task
+        self._factory = factory
+
+    def __call__(self, client: Client, *args: Any, **kwargs: Any) -> Call:
+        if self._factory is None:
+            return client.dispatch(self._task, *args, **kwargs)
+        return client.dispatch(self._task, self._factory(*args, **kwargs))
+
+    @property
+    def __signature__(self) -> Any:
+        """What ``help`` shows: the parameters of the factory; made when somebody asks."""
+        import inspect
+
+        own = [inspect.Parameter("client", inspect.Parameter.POSITIONAL_ONLY)]
+        if self._factory is None:
+            shown = inspect.signature(Client.dispatch)
+            return shown.replace(parameters=[*own, *list(shown.parameters.values())[2:]])
+        return inspect.Signature([*own, *inspect.signature(self._factory).parameters.values()], return_annotation=Call)
+
+
+def _checked_methods(methods: Optional[Methods]) -> dict[str, _Method]:
+    if methods is not None and not isinstance(methods, Mapping):
+        raise TypeError(f'methods must be a mapping such as {{"add": {{"type": "ADD"}}}}, not {methods!r}')
+    return {name: _method(name, method) for name, method in (methods or {}).items()}
+
+
+def _method(name: str, method: Mapping[str, Any]) -> _Method:
+    """A generated method. Raises ValueError or TypeError for what cannot be one."""
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"{name!r} cannot be the name of a method")
     if hasattr(Client, name) or name.startswith("_") or name == "url":
         raise ValueError(f"the method {name!r} would hide an attribute of Client; choose another name")
+    if not isinstance(method, Mapping):
+        raise TypeError(f'method {name!r} must be a mapping such as {{"type": "ADD"}}, not {method!r}')
     unknown = set(method) - {"type", "factory"}
     if unknown:
-        raise TypeError(f"method {name!r} has unknown keys {sorted(unknown)}; the keys are 'type' and 'factory'")
+        raise TypeError(f"method {name!r} has unknown keys {sorted(unknown, key=str)}; the keys are 'type' and 'factory'")
     task, factory = method.get("type"), method.get("factory")
     if not isinstance(task, str):
         raise TypeError(f"method {name!r} needs a 'type', the task type as a string, not {task!r}")
     if factory is not None and not callable(factory):
         raise TypeError(f"the factory of method {name!r} must be callable, not {factory!r}")
-
-    def dispatch(client: Client, *args: Any, **kwargs: Any) -> Call:
-        return client.dispatch(task, *args, **kwargs) if factory is None else client.dispatch(task, factory(*args, **kwargs))
-
-    return dispatch
+    return _Method(name, task, factory)

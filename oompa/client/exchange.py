@@ -7,13 +7,15 @@ Requests with the same timeout share a *lane*, a dict in the order of their dead
 one cost the same however many are pending, and the next deadline is at the head of some lane.
 """
 
+import json
 from copy import copy
-from typing import Any, Iterable, NamedTuple, Optional, Union
+from typing import Any, Iterable, NamedTuple, Optional, TypeVar, Union
 
-from ..errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending
+from ..errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending, printable
 from ..wire.closing import BLAMING_CODES
 from .tolerance import Tolerance
 
+E = TypeVar("E", bound=OompaError)
 Lane = dict[str, "Pending"]
 _NO_LANE: Lane = {}
 
@@ -49,6 +51,17 @@ class Pending:
         self.attempts = attempts
         self.future = future
 
+    @property
+    def type(self) -> str:
+        """The task type, read from the text: it is asked for when something has gone wrong, and no call pays for it."""
+        try:
+            return str(_decoder.raw_decode(self.text[:_LONGEST_HEAD].decode(errors="ignore"), len(_HEAD))[0])
+        except ValueError:
+            return "a request"
+
+    def __str__(self) -> str:
+        return f"{printable(self.type)} (request {self.id})"
+
 
 class Send(NamedTuple):
     """Send this request again."""
@@ -68,6 +81,12 @@ class Reconnect(NamedTuple):
 
     reason: str
 
+
+#: How the text of a request begins, up to the type, and how far to look for the end of that.
+_HEAD = '{"type":'
+_LONGEST_HEAD = 1000
+
+_decoder = json.JSONDecoder()
 
 #: Empty lanes are kept up to so many, so that one call after another makes none anew.
 _IDLE_LANES = 8
@@ -100,6 +119,11 @@ class Exchange:
         self._lanes: dict[float, Lane] = {}
         self._replied = 0  # since the last tick
         self._is_open = False
+        #: Why there is no connection, while there is none.
+        self.reason = ConnectionLost("the client has not been started: call client.start()")
+        #: Whether that is a refusal, with which every call fails at once until an attempt to connect ends otherwise.
+        self.is_refused = False
+        self._has_failed = False
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -107,6 +131,7 @@ class Exchange:
     def opened(self) -> list[Pending]:
         """A connection is there: what to send on it, oldest first."""
         self._is_open = True
+        self.is_refused = self._has_failed = False
         waiting = self.waiting()
         for pending in waiting:
             pending.is_sent = True
@@ -167,11 +192,24 @@ class Exchange:
         failed = [pending for pending in waiting if pending.is_sent] if code in BLAMING_CODES else []
         for pending in waiting:
             pending.is_sent = False
-        return self._fail(failed, ConnectionLost(f"the connection was closed with {code} {reason}".rstrip(), code))
+        self.reason = ConnectionLost(f"the connection was closed with {code} {printable(reason)}".rstrip(), code)
+        self._has_failed = True
+        return self._fail(failed, self.reason)
 
-    def refused(self, error: ConnectionLost) -> list[Effect]:
-        """The server will not have this client: everything pending fails."""
-        return self._fail(self.waiting(), error)
+    def began(self, target: str) -> None:
+        """An attempt to connect begins. What the last one failed with stays the reason until this one ends."""
+        if not self._has_failed:
+            self.reason = ConnectionLost(f"still connecting to {target}")
+
+    def failed(self, error: ConnectionLost, is_refusal: bool = False) -> list[Effect]:
+        """An attempt to connect has failed. When the server will not have this client, everything pending fails."""
+        self.reason, self.is_refused, self._has_failed = error, is_refusal, True
+        return self._fail(self.waiting(), error) if is_refusal else []
+
+    def unsent(self, pending: Pending) -> list[Effect]:
+        """A new request could not be sent: while a refusal stands it fails."""
+        is_waiting = self._pending.get(pending.id) is pending
+        return self._fail([pending], self.reason) if is_waiting and self.is_refused else []
 
     def closed(self) -> list[Effect]:
         """The client is closed: everything pending fails."""
@@ -187,8 +225,7 @@ class Exchange:
                 self._remove(pending.id)
                 if self._tolerance is not None:
                     self._tolerance.settled(timed_out=True)
-                times = f"{pending.attempts} × {pending.timeout} s" if pending.attempts > 1 else f"{pending.timeout} s"
-                effects.append(Settle(pending, RequestTimeout(f"no reply to request {pending.id} within {times}")))
+                effects.append(Settle(pending, self._timeout_of(pending)))
             else:
                 self._start_attempt(pending, ended)
                 if self._is_open:
@@ -200,6 +237,16 @@ class Exchange:
             if self._tolerance.exceeded(now) and self._is_open:
                 effects.append(Reconnect("more requests timed out than tolerance allows"))
         return effects
+
+    def _timeout_of(self, pending: Pending) -> RequestTimeout:
+        """What a request fails with after its last attempt: it tells why there is no connection, when there is none."""
+        times = f"{pending.attempts} × {pending.timeout} s" if pending.attempts > 1 else f"{pending.timeout} s"
+        problem = f"no reply to {pending} within {times}"
+        if self._is_open:
+            return RequestTimeout(problem)
+        error = RequestTimeout(f"{problem}; there is no connection: {self.reason}")
+        error.__cause__ = own_copy(self.reason)
+        return error
 
     def due(self) -> float:
         """When to ``tick`` next."""
@@ -244,4 +291,11 @@ class Exchange:
             self._remove(pending.id)
             if self._tolerance is not None:
                 self._tolerance.settled(timed_out=False)
-        return [Settle(pending, copy(error)) for pending in failed]
+        return [Settle(pending, own_copy(error)) for pending in failed]
+
+
+def own_copy(error: E) -> E:
+    """An error of its own for whoever raises it, with the same cause, which ``copy`` leaves out."""
+    own = copy(error)
+    own.__cause__ = error.__cause__
+    return own

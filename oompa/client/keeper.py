@@ -15,10 +15,13 @@ from ..wire.announcement import client_headers
 from ..wire.channel import Channel
 from ..wire.closing import BLAMING_CODES, ChannelClosed, CloseCode
 from ..wire.streams import stream_of
-from .address import Address, proxy_options
-from .opening import ClientOpening, NotTrusted
+from .address import Address, Url, parse_urls, proxy_options
+from .endpoints import Endpoints
+from .failures import Failure, Weight
+from .headers import check_headers
+from .opening import ClientOpening, NotOpened, Opened
 from .options import ClientOptions
-from .reconnecting import Backoff, is_refusal
+from .reconnecting import Backoff
 from .turns import Turns
 
 
@@ -50,10 +53,12 @@ class Owner(Protocol):
 class Keeper(OwnedThread):
     """Keeps one link connected until it is closed."""
 
-    def __init__(self, owner: Owner, address: Address, options: ClientOptions, turns: Turns, logger: logging.Logger) -> None:
+    def __init__(self, owner: Owner, url: Url, options: ClientOptions, turns: Turns, logger: logging.Logger) -> None:
         super().__init__("oompa-keeper", self._keep)
         self._owner = owner
-        self._address = address
+        self._url = url
+        self._endpoints = Endpoints()
+        self._shown = ""  # of the server it is connected to
         self._options = options
         self._proxy = proxy_options(options["proxy"])
         self._turns = turns
@@ -87,33 +92,41 @@ class Keeper(OwnedThread):
         self._backoff.attempted(monotonic())
         try:
             channel = self._connect()
-        except ConnectionLost as error:
-            self._failed(error, was_lost)
+        except NotOpened as failed:
+            self._failed(failed.failure, was_lost)
             return None
-        except BaseException as error:  # a callable for headers that raises or exits, no memory
-            self._failed(ConnectionLost(f"connecting failed: {type(error).__name__}: {error}"), was_lost)
+        except BaseException as error:  # a callable for the URL or headers that raises or exits, no memory
+            self._failed(_unexpected(error), was_lost)
             return None
         self._backoff.succeeded()
         if not self._owner.opened(channel):
             channel.release()
             return None
+        self._logger.info("connected to %s", self._shown)
         if was_lost:
             self._owner.tell("reconnected")
         return channel
 
     def _connect(self) -> Channel:
-        options = self._options
-        headers = options["headers"]
+        options, headers, url = self._options, self._options["headers"], self._url
+        given = check_headers(headers() or {}) if callable(headers) else headers or {}
+        addresses: list[Address] = parse_urls(url() if callable(url) else url)
         opening = ClientOpening(
-            self._address,
-            headers={**((headers() if callable(headers) else headers) or {}), **self._announcement},
+            self._endpoints.urls(addresses),
+            headers={**given, **self._announcement},
             ssl_context=options["ssl"],
             proxy=self._proxy,
             timeout=options["connect_timeout"],
+            subprotocols=options["subprotocols"],
+            endpoints=self._endpoints,
         )
         if not self._owner.began(opening):
             opening.abort()
-        opened = opening.open()
+        return self._channel(opening.open())
+
+    def _channel(self, opened: Opened) -> Channel:
+        options = self._options
+        self._shown = opened.address.shown
         return Channel(
             stream_of(opened.sock),
             is_client=True,
@@ -125,15 +138,16 @@ class Keeper(OwnedThread):
             announced=opened.announced,
         )
 
-    def _failed(self, error: ConnectionLost, was_lost: bool) -> None:
+    def _failed(self, failure: Failure, was_lost: bool) -> None:
         """An attempt to connect has failed."""
         self._backoff.failed()
-        is_refused = is_refusal(error.status)
-        if is_refused or isinstance(error, NotTrusted):
+        is_refusal = failure.weight is Weight.REFUSED
+        if is_refusal:
             self._backoff.refused(monotonic())
-        if self._owner.failed(error, is_refused):
-            self._logger.warning("%s", str(error))
-            self._owner.tell("error", error)
+        self._backoff.asked(monotonic(), failure.retry_after)
+        if self._owner.failed(failure.error, is_refusal):
+            self._logger.warning("%s", str(failure.error))
+            self._owner.tell("error", failure.error)
             self._owner.tell("reconnect-failed" if was_lost else "host-closed")
 
     def _lost(self, channel: Channel, closed: ChannelClosed) -> None:
@@ -143,7 +157,14 @@ class Keeper(OwnedThread):
         is_open = self._owner.lost(closed)
         channel.release()
         if is_open:
-            self._logger.warning("connection to %s lost: %s", self._address.shown, str(closed))
+            self._logger.warning("connection to %s lost: %s", self._shown, str(closed))
             if closed.code != CloseCode.NORMAL_CLOSURE:
                 self._owner.tell("error", ConnectionLost(f"the connection was lost: {closed}", closed.code))
             self._owner.tell("host-closed")
+
+
+def _unexpected(error: BaseException) -> Failure:
+    """What an exception comes to that is no failure to connect."""
+    lost = ConnectionLost(f"connecting failed: {type(error).__name__}: {error}")
+    lost.__cause__ = error.with_traceback(None)
+    return Failure(lost)

@@ -28,10 +28,10 @@ from ..wire.closing import ChannelClosed, CloseCode
 from ..wire.codec import codec_named
 from ..wire.frames import Message
 from ..wire.messages import OK, RequestWriter, read_reply
-from .address import parse_url
-from .call import AwaitedCall, Call
+from .address import Url, parse_urls
+from .call import AwaitedCall, Call, release
 from .callbacks import Callbacks
-from .exchange import Effect, Exchange, Pending, Reconnect, Send
+from .exchange import Effect, Exchange, Pending, Reconnect, Send, own_copy
 from .options import ClientOptions
 from .timer import Timer
 from .tolerance import Tolerance
@@ -45,6 +45,9 @@ Meta = Mapping[str, Any]
 #: Of ``close_timeout``, what is left to the threads for ending once the closing handshake was given up.
 _ENDING_TIME = 0.25
 
+#: Seconds after which a thread in ``wait_connected`` looks around though nobody woke it.
+_LOOK = 1.0
+
 #: The links of this process, for ``os.fork``.
 _links: "weakref.WeakSet[Link]" = weakref.WeakSet()
 
@@ -52,8 +55,10 @@ _links: "weakref.WeakSet[Link]" = weakref.WeakSet()
 class Link:
     """Its threads hold the link and never the client, so an unreferenced client can end."""
 
-    def __init__(self, url: str, options: ClientOptions, emitter: Emitter, logger: logging.Logger) -> None:
-        self._address = parse_url(url)
+    def __init__(self, url: Url, options: ClientOptions, emitter: Emitter, logger: logging.Logger) -> None:
+        #: What messages tell of where it leads.
+        self.shown = "a URL that is asked for" if callable(url) else ", ".join(each.shown for each in parse_urls(url))
+        self._url: Url = url if callable(url) or isinstance(url, str) else tuple(url)
         self._options = options
         self._codec = codec_named(options["codec"])
         self._writer = RequestWriter(self._codec)
@@ -77,6 +82,7 @@ class Link:
         #: What the thread that reads is settling: a caller may be back before its call is forgotten.
         self._answered: Sequence[Pending] = ()
         self._refusal: Optional[str] = None
+        self._wakers: dict[int, threading.Lock] = {}  # of those in wait_connected
         self._is_foreign = False  # in a fork: the threads are the parent's
         self._abandoned = False
         #: Set when the link is closed; the threads end.
@@ -101,7 +107,7 @@ class Link:
             if self._refusal is not None:
                 raise ClientClosed(self._refusal)
             if self._keeper is None:
-                self._keeper = Keeper(self, self._address, self._options, self._turns, self._logger)
+                self._keeper = Keeper(self, self._url, self._options, self._turns, self._logger)
         self._timer.start()
         self._keeper.start()
 
@@ -154,7 +160,7 @@ class Link:
         if tail:
             size += len(tail) - 1  # in place of the last brace
         if size > self._max_message_size:
-            raise ValueError(f"the request of {size} bytes exceeds max_message_size of {self._max_message_size}")
+            raise ValueError(f"the {type} request of {size} bytes exceeds max_message_size of {self._max_message_size}")
         if timeout is None:
             pending = Pending(id, text, self._timeout, self._attempts, call, tail)
         else:
@@ -166,9 +172,67 @@ class Link:
             channel = self._channel if is_open else None
         if channel is not None:
             self._send(channel, pending)
+        elif self._exchange.is_refused:
+            self._fail_refused(pending)
         timer = self._timer
         if pending.deadline < timer.due:
             timer.nudge()
+
+    def _fail_refused(self, pending: Pending) -> None:
+        """The server does not want this client: a new call fails at once."""
+        with self._state:
+            effects = self._exchange.unsent(pending)
+        self._perform(effects, None)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection."""
+        channel = self._channel
+        return channel is not None and channel.is_open
+
+    @property
+    def state(self) -> str:
+        """What the client does while it is not connected, in a word or two."""
+        if self._refusal is not None:
+            return "closed"
+        return "not started" if self._keeper is None else "refused" if self._exchange.is_refused else "connecting"
+
+    def __len__(self) -> int:
+        """How many calls are pending."""
+        return len(self._exchange)
+
+    def wait_connected(self, timeout: Optional[float]) -> None:
+        """Return when there is a connection.
+
+        Raises:
+            ConnectionLost: There is none within ``timeout`` seconds, or the server refuses this client; with the reason.
+            ClientClosed: The client is closed.
+        """
+        deadline = float("inf") if timeout is None else monotonic() + timeout
+        waker = threading.Lock()
+        waker.acquire()
+        self._wakers[id(waker)] = waker  # a single step, here and below: no lock
+        try:
+            while not self._meets_connection(deadline):
+                waker.acquire(timeout=max(0.0, min(_LOOK, deadline - monotonic())))
+        finally:
+            self._wakers.pop(id(waker), None)
+
+    def _meets_connection(self, deadline: float) -> bool:
+        """Whether there is a connection; raises when there is none in time, or can be none."""
+        with self._state:
+            refusal, is_refused, reason = self._refusal, self._exchange.is_refused, self._exchange.reason
+        if refusal is not None:
+            raise ClientClosed(refusal)
+        if self.is_connected:
+            return True
+        if is_refused or monotonic() >= deadline:
+            raise own_copy(reason)
+        return False
+
+    def _wake_waiting(self) -> None:
+        for waker in tuple(self._wakers.values()):
+            release(waker)
 
     def forget(self, call: Call) -> None:
         """The call was cancelled."""
@@ -195,9 +259,10 @@ class Link:
         finally:
             self._state.release()
         self.closing.set()
+        self._wake_waiting()
         self._timer.nudge()
         for pending in waiting:  # settled before they are forgotten: if this is interrupted, the next close goes on
-            pending.future.settle(error=ClientClosed("the client was closed before the reply came"))
+            pending.future.settle(error=ClientClosed(f"the client was closed before the reply to {pending} came"))
         with self._state:
             self._exchange.closed()
         self._callbacks.close()
@@ -242,6 +307,7 @@ class Link:
         """An attempt to connect begins."""
         with self._state:
             self._opening = opening
+            self._exchange.began(opening.shown)
             return self._refusal is None
 
     def opened(self, channel: Channel) -> bool:
@@ -252,6 +318,7 @@ class Link:
                 return False
             self._channel = channel
             to_send = self._exchange.opened()
+        self._wake_waiting()
         for pending in to_send:
             self._send_again(channel, pending)
         if channel.check_due() < self._timer.due:
@@ -264,7 +331,9 @@ class Link:
             self._opening = None
             if self._refusal is not None:
                 return False
-            effects = self._exchange.refused(error) if is_refused else []
+            effects = self._exchange.failed(error, is_refused)
+        if is_refused:
+            self._wake_waiting()
         self._perform(effects, None)
         return True
 

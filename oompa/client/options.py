@@ -1,15 +1,14 @@
 """The options of a client, each described once (see ``oompa.options``)."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Callable, Mapping, Optional, Union
+from typing import TYPE_CHECKING, Annotated, Any, Iterable, Mapping, Optional, Sequence
 
 from ..options import Option, count, flag, seconds, seconds_or_none, table_of
 from ..wire.options import ConnectionOptions
 from .address import proxy_options
+from .headers import Headers, check_headers, is_token
 
 if TYPE_CHECKING:
     from ssl import SSLContext
-
-Headers = Union[None, Mapping[str, str], Callable[[], Mapping[str, str]]]
 
 _TOLERANCE = {"ratio": 0.05, "interval": 10.0}
 
@@ -31,9 +30,21 @@ def _tolerance(name: str, value: Any) -> Optional[Mapping[str, float]]:
 
 
 def _headers(name: str, value: Any) -> Headers:
-    if value is not None and not callable(value) and not isinstance(value, Mapping):
-        raise TypeError(f"headers must be a mapping or a callable that returns one, not {value!r}")
-    return value  # type: ignore[no-any-return]
+    return value if value is None or callable(value) else check_headers(value)
+
+
+def _subprotocols(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"subprotocols must be a list of names such as ['v1.example'], not of type {type(value).__name__}")
+    names = tuple(value)
+    for each in names:  # their values may be tokens, which no error shows
+        if not isinstance(each, str):
+            raise TypeError(f"each of subprotocols must be a string, not of type {type(each).__name__}")
+        if not is_token(each):
+            raise ValueError("each of subprotocols must be a token of RFC 9110: letters, digits and !#$%&'*+-.^_`|~")
+    if len(set(names)) < len(names):
+        raise ValueError("subprotocols must differ from each other")
+    return names
 
 
 def _ssl(name: str, value: Any) -> Any:
@@ -71,7 +82,11 @@ class ClientOptions(ConnectionOptions, total=False):
     connect_timeout: Annotated[float, Option(10.0, seconds, "connecting, TLS and handshake together")]
     max_pending: Annotated[int, Option(10_000, count, "pending calls beyond which `dispatch` raises `TooManyPending`")]
     headers: Annotated[
-        Headers, Option(None, _headers, "of the upgrade request: a mapping, or a callable asked at every connect")
+        Headers,
+        Option(None, _headers, "of the upgrade request: a mapping, or a callable asked at every connect; `Host` replaces ours"),
+    ]
+    subprotocols: Annotated[
+        Sequence[str], Option((), _subprotocols, "offered to the server, which may choose one; `()`: none")
     ]
     ssl: Annotated[
         Optional["SSLContext"], Option(None, _ssl, "an `ssl.SSLContext` for `wss://`; None: the system's CAs")

@@ -6,13 +6,16 @@ from typing import Callable, Optional
 #: HTTP statuses of the 4xx class that may pass on their own (:rfc:`9110`, :rfc:`8470`, :rfc:`6585`).
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
 
+#: Seconds of a server's Retry-After that are heeded: it may not send a client away for good.
+LONGEST_RETRY_AFTER = 60.0
+
 #: How much longer to wait before the next attempt when the server has refused this client.
 REFUSED_FACTOR = 10.0
 
 
 def is_refusal(status: Optional[int]) -> bool:
-    """Whether an HTTP status answers a handshake with "not like this", so that repeating it is pointless."""
-    return status is not None and 400 <= status < 500 and status not in TRANSIENT_STATUSES
+    """Whether an HTTP status answers a handshake with "not like this" or "not here", so that repeating it is pointless."""
+    return status is not None and (300 <= status < 500 or status == 501) and status not in TRANSIENT_STATUSES
 
 
 class Backoff:
@@ -48,6 +51,10 @@ class Backoff:
     def refused(self, now: float) -> None:
         """The server sent this client away: wait ten times the interval."""
         self._not_before = now + REFUSED_FACTOR * self._interval
+
+    def asked(self, now: float, seconds: float) -> None:
+        """The server asks to be left alone for so long, of which a minute is heeded."""
+        self._not_before = max(self._not_before, now + min(seconds, LONGEST_RETRY_AFTER))
 
     def delay(self, now: float) -> float:
         """Seconds to wait before the next attempt."""

@@ -103,7 +103,7 @@ class Testee:
 
     def open(self, url: str) -> Channel:
         """Connect."""
-        opening = ClientOpening(parse_url(url), headers={}, ssl_context=None, proxy={}, timeout=10.0)
+        opening = ClientOpening([parse_url(url)], headers={}, ssl_context=None, proxy={}, timeout=10.0)
         opened = opening.open()
         return self.channel(opened.sock, is_client=True, received=opened.received)
 

@@ -24,7 +24,7 @@ from oompa.client.address import parse_url, proxy_options
     ],
 )
 def test_a_websocket_url_is_taken_apart(url, host, port, is_secure):
-    assert parse_url(url) == (url, host, port, is_secure)
+    assert parse_url(url)[:4] == (url, host, port, is_secure)
 
 
 @pytest.mark.parametrize(

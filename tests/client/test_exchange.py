@@ -9,12 +9,18 @@ from oompa.client.exchange import Exchange, Pending, Reconnect, Send, Settle
 from oompa.client.tolerance import Tolerance
 from oompa.errors import ClientClosed, ConnectionLost, RequestTimeout, TooManyPending
 from oompa.wire.closing import CloseCode
+from oompa.wire.codec import codec_named
+from oompa.wire.messages import RequestWriter
 
 NEVER = float("inf")
 
 
+def text_of(id):
+    return b'{"type":"ADD","id":"%b","payload":1}' % id.encode()
+
+
 def pending(id, timeout=10.0, attempts=3):
-    return Pending(id, f"text of {id}".encode(), timeout, attempts, future=f"future of {id}")
+    return Pending(id, text_of(id), timeout, attempts, future=f"future of {id}")
 
 
 @pytest.fixture
@@ -78,7 +84,7 @@ def test_a_reply_is_matched_by_its_id(exchange):
 def test_the_machine_leaves_text_and_future_alone(exchange):
     request = dispatch(exchange, "a")
     assert exchange.received("a") is request
-    assert (request.text, request.future) == (b"text of a", "future of a")
+    assert (request.text, request.future) == (text_of("a"), "future of a")
 
 
 def test_a_second_reply_to_a_request_is_dropped(exchange):
@@ -172,7 +178,7 @@ def test_nothing_happens_before_a_deadline(exchange):
 def test_an_attempt_that_times_out_is_followed_by_another_with_the_same_text(exchange):
     request = dispatch(exchange, "a", timeout=10.0)
     assert exchange.tick(now=10.0) == [Send(request)]
-    assert (request.id, request.text, request.attempt) == ("a", b"text of a", 2)
+    assert (request.id, request.text, request.attempt) == ("a", text_of("a"), 2)
 
 
 def test_after_the_last_attempt_a_request_fails_with_request_timeout(exchange):
@@ -191,7 +197,7 @@ def test_the_timeout_error_names_the_request_and_its_attempts(exchange):
     for now in (2.0, 4.0):
         exchange.tick(now)
     errors = [str(effect.error) for effect in exchange.tick(now=6.0)]
-    assert sorted(errors) == ["no reply to request a within 3 × 2.0 s", "no reply to request b within 6.0 s"]
+    assert sorted(errors) == ["no reply to ADD (request a) within 3 × 2.0 s", "no reply to ADD (request b) within 6.0 s"]
 
 
 def test_a_request_with_one_attempt_is_never_sent_again(exchange):
@@ -434,7 +440,7 @@ def test_a_refused_handshake_fails_everything_pending():
     exchange = Exchange(max_pending=10)
     dispatch(exchange, "a", "b")
     error = ConnectionLost("no", status=403)
-    effects = exchange.refused(error)
+    effects = exchange.failed(error, is_refusal=True)
     assert [effect.pending.id for effect in effects] == ["a", "b"]
     assert [(str(effect.error), effect.error.status) for effect in effects] == [("no", 403)] * 2
     assert len({id(effect.error) for effect in effects}) == 2, "an error belongs to one call"
@@ -443,9 +449,100 @@ def test_a_refused_handshake_fails_everything_pending():
 
 def test_a_refused_exchange_goes_on(exchange):
     exchange.lost(1006)
-    exchange.refused(ConnectionLost("no", status=403))
+    exchange.failed(ConnectionLost("no", status=403), is_refusal=True)
     request = dispatch(exchange, "a")
     assert exchange.opened() == [request]
+
+
+def test_a_call_made_while_a_refusal_stands_fails_at_once_with_it():
+    """Case 49."""
+    exchange = Exchange(max_pending=10)
+    exchange.failed(ConnectionLost("no", status=403), is_refusal=True)
+    request = dispatch(exchange, "late")
+    effects = exchange.unsent(request)
+    assert [(effect.pending.id, str(effect.error), effect.error.status) for effect in effects] == [("late", "no", 403)]
+    assert len(exchange) == 0
+
+
+@pytest.mark.parametrize("after", ["opened", "failed otherwise"])
+def test_a_refusal_stands_until_an_attempt_ends_otherwise(after):
+    exchange = Exchange(max_pending=10)
+    exchange.failed(ConnectionLost("no", status=403), is_refusal=True)
+    exchange.began("ws://a:1")
+    assert len(exchange.unsent(dispatch(exchange, "early"))) == 1
+    exchange.opened() if after == "opened" else exchange.failed(ConnectionLost("nobody there"))
+    assert exchange.unsent(dispatch(exchange, "late")) == []
+    assert len(exchange) == 1
+
+
+def test_a_call_that_has_settled_meanwhile_is_not_failed_again():
+    exchange = Exchange(max_pending=10)
+    request = dispatch(exchange, "a")
+    assert len(exchange.failed(ConnectionLost("no", status=403), is_refusal=True)) == 1
+    assert exchange.unsent(request) == []
+
+
+# Why there is no connection: cases 14 and 48.
+
+
+def timed_out(exchange):
+    """What a request fails with that is made now and never answered."""
+    dispatch(exchange, "a", timeout=1.0, attempts=1)
+    (effect,) = exchange.tick(now=1.0)
+    return effect.error
+
+
+def test_a_request_that_times_out_without_a_connection_says_why_and_chains_it():
+    exchange = Exchange(max_pending=10)
+    exchange.began("ws://a:1")
+    reason = ConnectionLost("nobody there", status=503)
+    reason.__cause__ = OSError("the kernel's")
+    exchange.failed(reason)
+    error = timed_out(exchange)
+    assert str(error) == "no reply to ADD (request a) within 1.0 s; there is no connection: nobody there"
+    assert (type(error.__cause__), error.__cause__.status) == (ConnectionLost, 503)
+    assert error.__cause__ is not reason and error.__cause__.__cause__ is reason.__cause__, "one of its own, with the same cause"
+
+
+def test_a_request_that_times_out_before_anything_was_tried_says_that():
+    exchange = Exchange(max_pending=10)
+    assert "has not been started: call client.start()" in str(timed_out(exchange))
+
+
+def test_a_request_that_times_out_while_connecting_says_where_to():
+    exchange = Exchange(max_pending=10)
+    exchange.began("ws://a:1")
+    error = timed_out(exchange)
+    assert "still connecting to ws://a:1" in str(error) and "still connecting" in str(error.__cause__)
+
+
+def test_what_the_last_attempt_failed_with_is_the_reason_while_the_next_one_runs():
+    exchange = Exchange(max_pending=10)
+    exchange.failed(ConnectionLost("nobody there"))
+    exchange.began("ws://a:1")
+    assert "nobody there" in str(timed_out(exchange))
+
+
+def test_a_request_that_times_out_after_the_connection_was_lost_says_how_it_was(exchange):
+    exchange.lost(1006, "gone\nforged line")
+    error = timed_out(exchange)
+    assert str(error).endswith("there is no connection: the connection was closed with 1006 gone\\nforged line")
+
+
+def test_a_request_that_times_out_on_an_open_connection_has_no_such_reason(exchange):
+    exchange.lost(1006)
+    exchange.opened()
+    error = timed_out(exchange)
+    assert str(error) == "no reply to ADD (request a) within 1.0 s" and error.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "type, shown", [("ADD", "ADD"), ('a "b"', 'a "b"'), ("line\nforged", "line\\nforged"), ("ü", "ü"), ("X" * 5000, "a request")]
+)
+def test_a_request_is_called_by_its_task_type_and_id(type, shown):
+    """Case 51."""
+    text = RequestWriter(codec_named("json")).write(type, "id1", 5)
+    assert str(Pending("id1", text, 1.0, 1)) == f"{shown} (request id1)"
 
 
 def test_closing_fails_everything_pending(exchange):
@@ -655,7 +752,7 @@ class ExchangeMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.is_open)
     @rule()
     def refuse(self):
-        effects = self.exchange.refused(ConnectionLost("no", status=403))
+        effects = self.exchange.failed(ConnectionLost("no", status=403), is_refusal=True)
         assert [effect.pending for effect in effects] == [self.forget(id) for id in list(self.waiting)]
         assert all(isinstance(effect, Settle) and effect.error.status == 403 for effect in effects)
 

@@ -9,8 +9,8 @@ from oompa.client.reconnecting import Backoff, is_refusal
 # Statuses.
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 418, 426, 451, 499])
-def test_a_client_error_is_a_refusal(status):
+@pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 403, 404, 405, 410, 418, 426, 451, 499, 501])
+def test_a_redirect_a_client_error_and_not_implemented_are_refusals(status):
     assert is_refusal(status)
 
 
@@ -19,7 +19,7 @@ def test_a_status_that_may_pass_on_its_own_is_no_refusal(status):
     assert not is_refusal(status)
 
 
-@pytest.mark.parametrize("status", [None, 101, 200, 301, 302, 399, 500, 501, 502, 503, 504])
+@pytest.mark.parametrize("status", [None, 101, 200, 500, 502, 503, 504])
 def test_any_other_answer_is_no_refusal(status):
     assert not is_refusal(status)
 
@@ -151,6 +151,29 @@ def test_real_jitter_stays_within_its_bounds():
     for _ in range(4):
         backoff.failed()
     assert all(0.0 <= backoff.delay(now=0.0) <= 4.0 for _ in range(200))
+
+
+def test_what_the_server_asks_for_is_the_least_wait_whatever_the_jitter_says():
+    for backoff in (Backoff(1.0), Backoff(1.0, 30.0, Draws(share=0.0))):
+        backoff.attempted(now=100.0)
+        backoff.asked(now=100.0, seconds=7.0)
+        assert backoff.delay(now=100.0) == 7.0
+        assert backoff.delay(now=106.0) == 1.0
+
+
+def test_of_what_the_server_asks_for_a_minute_is_heeded():
+    backoff = Backoff(1.0)
+    backoff.attempted(now=100.0)
+    backoff.asked(now=100.0, seconds=86400.0)
+    assert backoff.delay(now=100.0) == 60.0
+
+
+def test_what_the_server_asks_for_shortens_no_longer_wait():
+    backoff = Backoff(5.0)
+    backoff.refused(now=100.0)
+    backoff.asked(now=100.0, seconds=0.0)
+    backoff.asked(now=100.0, seconds=3.0)
+    assert backoff.delay(now=100.0) == 50.0
 
 
 @given(

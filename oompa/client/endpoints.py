@@ -1,0 +1,103 @@
+"""Which address next, and when: pure, driven by a plain ``now``.
+
+An attempt to connect has *candidates*: the URLs of a list, and the addresses that a name turns out to have. They are tried one
+after the other, and the next does not wait for the last to be given up (:rfc:`8305`)::
+
+    waiting --next--> connecting --connected--> shaking hands --> open
+       ^                  |                          |
+       +--- postponed ----+------- failed -----------+----> the next at once
+            (another one has connected)
+
+The next starts when one has failed, when none has connected for 250 ms, or when one that has connected says nothing for a
+second: it goes on meanwhile, and whichever opens first is taken.
+"""
+
+import random
+from collections import deque
+from typing import Callable, Generic, Iterable, Optional, Sequence, TypeVar
+
+#: Seconds one may take to connect before the next is tried as well (:rfc:`8305#section-5`).
+CONNECT_DELAY = 0.25
+
+#: Seconds one that has connected may take to answer before the next is tried as well: longer, for each asks the server for work.
+ANSWER_DELAY = 1.0
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+class Endpoints:
+    """Where each attempt to connect begins: with another one each time."""
+
+    def __init__(self, draw: Callable[[int], int] = random.randrange) -> None:
+        self._draw = draw
+        self._attempts = -1
+        self._last: object = None
+
+    def urls(self, urls: Sequence[T]) -> list[T]:
+        """The order for the next attempt: begun at a random one, though not at the one the last attempt began with."""
+        self._attempts += 1
+        if len(urls) < 2:
+            return list(urls)
+        starts = [index for index, url in enumerate(urls) if url != self._last] or [0]
+        start = starts[self._draw(len(starts))]
+        self._last = urls[start]
+        return rotated(urls, start)
+
+    def addresses(self, found: Sequence[T], family: Callable[[T], K]) -> list[T]:
+        """The order of a name's addresses: their families in turn, and another one first at each attempt."""
+        return rotated(interleaved(found, family), self._attempts)
+
+
+def rotated(items: Sequence[T], start: int) -> list[T]:
+    """The items, begun at ``start``, which may exceed their number."""
+    start %= len(items) or 1
+    return [*items[start:], *items[:start]]
+
+
+def interleaved(items: Iterable[T], family: Callable[[T], K]) -> list[T]:
+    """The items with their families in turn (:rfc:`8305#section-4`), so that one that does not work costs one try."""
+    lines: dict[K, deque[T]] = {}
+    for item in items:
+        lines.setdefault(family(item), deque()).append(item)
+    order = []
+    while lines:
+        for key, line in list(lines.items()):
+            order.append(line.popleft())
+            if not line:
+                del lines[key]
+    return order
+
+
+class Race(Generic[T]):
+    """When each candidate of one attempt starts."""
+
+    def __init__(self, candidates: Iterable[T]) -> None:
+        self._waiting = deque(candidates)
+        self._due = float("-inf")
+
+    @property
+    def due(self) -> float:
+        """When the next one is to start, on the clock of ``now``; infinity when none waits."""
+        return self._due if self._waiting else float("inf")
+
+    def next(self, now: float) -> Optional[T]:
+        """The candidate to start now, if it is time for one."""
+        if not self._waiting or now < self._due:
+            return None
+        self._due = now + CONNECT_DELAY
+        return self._waiting.popleft()
+
+    def resolved(self, candidates: Iterable[T], now: float) -> None:
+        """The candidate that started stands for these, which take its place."""
+        self._waiting.extendleft(reversed(list(candidates)))
+        self._due = now
+
+    def connected(self, postponed: Iterable[T], now: float) -> None:
+        """One has connected; those that were about to wait again."""
+        self._waiting.extendleft(reversed(list(postponed)))
+        self._due = now + ANSWER_DELAY
+
+    def failed(self, now: float) -> None:
+        """One has failed: the next is to start."""
+        self._due = now
