@@ -118,11 +118,11 @@ def serve():
 
 @pytest.fixture
 def connect():
-    """Make clients: ``connect(server_or_url, methods, **options)``; closed after the test."""
+    """Make clients: ``connect(server_or_urls, methods, **options)``; closed after the test."""
     clients = []
 
     def make(server, methods=None, **options):
-        url = server if isinstance(server, str) else f"ws://127.0.0.1:{server.port}"
+        url = f"ws://127.0.0.1:{server.port}" if isinstance(server, Server) else server
         client = Client(url, methods, **options)
         clients.append(client)
         return client

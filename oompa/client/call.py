@@ -77,7 +77,8 @@ class Call(Future):  # type: ignore[type-arg]
     def __repr__(self) -> str:
         state, error = "pending", self._exception
         if self._state == FINISHED:
-            state = "done" if error is None else f"failed with {type(error).__name__}"
+            told = f"returned {type(self._result).__name__}" if error is None else f"raised {type(error).__name__}"
+            state = f"finished {told}"
         elif self._state != PENDING:
             state = "cancelled"
         return f"<{type(self).__name__} {self.type} (request {self.id}), {state}>"

@@ -19,7 +19,7 @@ from typing import Callable, Generic, Iterable, Optional, Sequence, TypeVar
 #: Seconds one may take to connect before the next is tried as well (:rfc:`8305#section-5`).
 CONNECT_DELAY = 0.25
 
-#: Seconds one that has connected may take to answer before the next is tried as well: longer, for each asks the server for work.
+#: Seconds one that has connected may take to answer before the next is tried as well: more, for each has the server work.
 ANSWER_DELAY = 1.0
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Headers of the upgrade request that a user gives: what may be sent, and what belongs to the handshake. Errors show no value."""
+"""Headers of the upgrade request that a user gives: what may be sent, what belongs to the handshake. Errors show no value."""
 
 import re
 from typing import Any, Callable, Mapping, Union

@@ -193,6 +193,18 @@ class _Visit:
             return opened
         return None
 
+    def shutdown(self) -> None:
+        """End the connection. Any thread."""
+        try:
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """End the connection, also where a forked process has a copy of the descriptor, and free it."""
+        self.shutdown()
+        self.sock.close()
+
     def _open(self) -> Steps:
         proxy = self._opening.proxy if self.address.path is None else {}
         if proxy and proxy["proxy_type"] != "http":
@@ -224,7 +236,8 @@ class _Visit:
         """Let websocket-client connect, which knows SOCKS. It blocks, each step of it for what is left of the time."""
         left = max(0.001, self._deadline - monotonic())
         host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
-        url, options = f"ws://{host}:{self.address.port}/", proxy_info(**proxy, http_proxy_timeout=left)
+        url = f"ws://{host}:{self.address.port}/"
+        options = proxy_info(**proxy, http_proxy_timeout=left)  # type: ignore[no-untyped-call]
         self.sock.close()
         try:
             self.sock = connect_by_proxy(url, None, options, None)[0]
@@ -378,7 +391,7 @@ class ClientOpening:
         finally:
             for visit in self._visits:
                 if opened is None or visit.sock is not opened.sock:
-                    visit.sock.close()
+                    visit.close()
 
     def abort(self) -> None:
         """Give up: ``open`` raises soon."""
@@ -386,10 +399,7 @@ class ClientOpening:
             self._aborted = True
             visits = list(self._visits)
         for visit in visits:
-            try:
-                socket.socket.shutdown(visit.sock, socket.SHUT_RDWR)
-            except OSError:
-                pass
+            visit.shutdown()
 
     def context(self) -> ssl.SSLContext:
         """For ``wss://``; made once, for reading the system's authorities takes long."""
@@ -422,7 +432,8 @@ class ClientOpening:
         if candidate is None:
             return None
         if isinstance(candidate, int):
-            return self._resolve(candidate)
+            self._resolve(candidate)
+            return None
         try:
             visit = _Visit(self, candidate, deadline)
         except OSError as error:  # no descriptor, or no such family of addresses
@@ -452,7 +463,7 @@ class ClientOpening:
                 return [_Target(server, socket.AF_INET, socket.SOCK_STREAM, 0, None)]
         # The host as bytes: of a str it would make IDNA, by a codec that is imported when it is first used.
         found = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
-        targets = [_Target(server, *entry[:3], entry[4]) for entry in found]
+        targets = [_Target(server, family, kind, protocol, place) for family, kind, protocol, _, place in found]
         return self._endpoints.addresses(targets, lambda target: target.family)
 
     def _wait(self, until: float) -> list[_Visit]:
@@ -493,7 +504,7 @@ class ClientOpening:
     def _leave(self, visit: _Visit) -> None:
         with self._lock:
             self._visits.remove(visit)
-        visit.sock.close()
+        visit.close()
 
     def _note(self, server: int, failure: Failure) -> None:
         self._failures.setdefault(server, []).append(failure)

@@ -17,6 +17,7 @@ from typing import Any, Optional
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from ..errors import printable
+from .sockets import SocketFile, listen_on_port
 
 #: Seconds between looks for a request to stop; bounds how long ``close`` waits for the accepting thread.
 _POLL_INTERVAL = 0.1
@@ -27,8 +28,11 @@ _NO_DESCRIPTOR_PAUSE = 0.05
 #: Bytes of a request read at once; the buffer lives as long as the connection.
 _REQUEST_BUFFER = 1024
 
-#: Connections the kernel may keep waiting to be accepted.
-_BACKLOG = 1024
+#: What the peer of a Unix socket is called, as Werkzeug does: it has no address.
+_LOCAL_PEER = ("<local>", 0)
+
+#: What a WSGI application is told of a server on a Unix socket, which has no host and port.
+_LOCAL_SERVER = ("127.0.0.1", 80)
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -94,9 +98,10 @@ class EmbeddedServer(ThreadedWSGIServer):
     Args:
         handshake_timeout: Seconds a peer has to send its request, TLS handshake included.
         context: For TLS; None: none.
+        path: Of a Unix socket to listen on instead of host and port.
 
     Raises:
-        OSError: The port is taken, or the host is not this machine's.
+        OSError: The port is taken, or the host is not this machine's; a server listens on the path, or it is no socket.
     """
 
     def __init__(
@@ -108,16 +113,21 @@ class EmbeddedServer(ThreadedWSGIServer):
         *,
         handshake_timeout: float,
         context: Optional[ssl.SSLContext] = None,
+        path: Optional[str] = None,
     ) -> None:
         self.handshake_timeout = handshake_timeout
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._logger = logger
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Bound here: Werkzeug prints and exits when a port is taken.
-        with socket.create_server((host, port), family=family, backlog=_BACKLOG) as listening:
+        self._file = None if path is None else SocketFile(path)
+        with listen_on_port(host, port) if self._file is None else self._file.listening as listening:
             handler = type("Handler", (_Handler,), {"logger": logger})
-            super().__init__(host, listening.getsockname()[1], application, handler, fd=listening.fileno())
+            if self._file is None:
+                super().__init__(host, listening.getsockname()[1], application, handler, fd=listening.fileno())
+            else:
+                super().__init__(f"unix://{self._file.path}", 0, application, handler, fd=listening.fileno())
+                self.server_address = _LOCAL_SERVER
         self.ssl_context = context  # Werkzeug would shake hands on the thread that accepts
         self._thread = threading.Thread(target=self._serve, name="oompa-http", daemon=True)
         self._thread.start()
@@ -126,7 +136,9 @@ class EmbeddedServer(ThreadedWSGIServer):
         self.serve_forever(poll_interval=_POLL_INTERVAL)
 
     def close(self) -> None:
-        """Stop accepting, end the connections there are, and free the port."""
+        """Stop accepting, end the connections there are, and free the port, or remove the file of the socket."""
+        if self._file is not None:
+            self._file.remove()
         self.shutdown()
         self._thread.join()
         with self._lock:
@@ -154,7 +166,7 @@ class EmbeddedServer(ThreadedWSGIServer):
                 raise
         with self._lock:
             self._open.add(sock)
-        return sock, address
+        return sock, address or _LOCAL_PEER
 
     def shutdown_request(self, request: Any) -> None:
         """A connection is over."""

@@ -82,8 +82,8 @@ class Server(Listenable):
 
     @property
     def port(self) -> Optional[int]:
-        """The port ``listen`` has bound; None while not listening."""
-        return None if self._embedded is None else self._embedded.port
+        """The port ``listen`` has bound; None while not listening, and on a Unix socket."""
+        return None if self._embedded is None else self._embedded.port or None
 
     @property
     def connections(self) -> list[Connection]:
@@ -143,29 +143,46 @@ class Server(Listenable):
         )
 
     def listen(
-        self, port: int, host: str = "127.0.0.1", ssl: Optional[ssl.SSLContext] = None
+        self,
+        port: Optional[int] = None,
+        host: str = "127.0.0.1",
+        ssl: Optional[ssl.SSLContext] = None,
+        *,
+        path: Optional[str] = None,
     ) -> "Future[None]":
         """Serve on ``host`` and ``port``; port 0 picks one, ``port`` tells it. With an ``ssl.SSLContext``, over TLS.
 
+        Args:
+            path: Of a Unix socket, instead of a port: whoever may write to the file may connect. It goes when the server
+                closes; one that a killed server left behind is replaced.
+
         Returns:
-            A Future that is done when the server is ready; OSError when the port is taken.
+            A Future that is done when the server is ready; OSError when the port or the path is taken.
 
         Raises:
             RuntimeError: The server listens already.
+            TypeError: Neither port nor path is given, or both.
         """
+        if (port is None) == (path is None):
+            raise TypeError('listen needs a port, such as listen(9000), or a path, such as listen(path="/run/app.sock")')
         if self._embedded is not None:
-            raise RuntimeError(f"the server listens already, on port {self.port}")
+            raise RuntimeError(f"the server listens already, on {self._place()}")
         ready: Future[None] = Future()
+        timeout = self._options["handshake_timeout"]
         try:
             self._admission.reopen()
             self._embedded = EmbeddedServer(
-                host, port, self, _logger, handshake_timeout=self._options["handshake_timeout"], context=ssl
+                host, port or 0, self, _logger, handshake_timeout=timeout, context=ssl, path=path
             )
         except (OSError, OverflowError) as error:
             ready.set_exception(error)
         else:
             ready.set_result(None)
         return ready
+
+    def _place(self) -> str:
+        """Where it listens, in words."""
+        return f"port {self.port}" if self._embedded is None or self.port else self._embedded.host
 
     def close(self, timeout: Optional[float] = None) -> "Future[None]":
         """Drain and close: no new connections, running tasks finish, every WebSocket is closed with 1000, then HTTP.
@@ -181,15 +198,23 @@ class Server(Listenable):
         threading.Thread(target=self._close, args=(limit, closed), name="oompa-closing", daemon=True).start()
         return closed
 
-    def run(self, port: int, host: str = "127.0.0.1", ssl: Optional[ssl.SSLContext] = None) -> None:
+    def run(
+        self,
+        port: Optional[int] = None,
+        host: str = "127.0.0.1",
+        ssl: Optional[ssl.SSLContext] = None,
+        *,
+        path: Optional[str] = None,
+    ) -> None:
         """Listen and block until SIGTERM, SIGINT or ``close``; drain, and return. A second signal does its usual work.
 
         Raises:
-            OSError: The port is taken.
+            OSError: The port or the path is taken.
+            TypeError: As ``listen``.
         """
         with Stop() as self._stop:
-            self.listen(port, host, ssl).result()
-            _logger.info("listening on %s:%s", host, self.port)
+            self.listen(port, host, ssl, path=path).result()
+            _logger.info("listening on %s:%s", host, self.port if path is None else path)
             self._stop.wait()
         self.close().result()
 

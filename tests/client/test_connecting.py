@@ -1,7 +1,6 @@
 """How a client gets there, and what it says when it does not: reasons at once, in words that tell what to do."""
 
 import concurrent.futures
-import contextlib
 import re
 import socket
 import threading
@@ -11,58 +10,11 @@ import pytest
 from conftest import CEILING, wait_until
 from ports import reserved_port
 from test_tls import Listener, pki
+from upgrades import SOON, Answers, answer
 
 from oompa import Client, ClientClosed, ConnectionLost, RequestTimeout
 
 __all__ = ["pki"]  # a fixture
-
-#: A client that tries again soon.
-SOON = {"reconnect_interval": 0.02}
-
-
-class Answers:
-    """A server that answers each upgrade with the next of so many answers, the last one again and again; keeps the requests."""
-
-    def __init__(self, *answers):
-        self._answers = list(answers)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self.requests = []
-        self.came = []
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self):
-        return f"ws://127.0.0.1:{self.port}"
-
-    def _serve(self):
-        with contextlib.suppress(OSError):
-            while True:
-                peer, _ = self._socket.accept()
-                self.came.append(time.monotonic())
-                with peer, contextlib.suppress(OSError):
-                    peer.settimeout(CEILING)
-                    head = b""
-                    while not head.endswith(b"\r\n\r\n") and (data := peer.recv(4096)):
-                        head += data
-                    self.requests.append(head.decode())
-                    peer.sendall(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join(CEILING)
-
-
-def answer(status, *lines, body=""):
-    """The bytes of an HTTP answer."""
-    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *lines]
-    return "\r\n".join([*head, "", body]).encode()
 
 
 @pytest.fixture
@@ -164,7 +116,7 @@ def test_an_answer_that_may_change_is_told_when_the_time_is_over(connect, status
         assert error.__cause__.status == int(status[:3])
 
 
-@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect", "300 Choices"])
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent", "300 Choices"])
 def test_a_redirect_fails_calls_at_once_with_its_location(connect, status):
     """Case 13, and 49."""
     location = "wss://ann:s3cret@elsewhere.example/ws?token=s3cret#s3cret"
@@ -317,8 +269,8 @@ def test_the_repr_of_a_call_tells_its_type_id_and_state(serve, connect, nowhere)
     client = connect(serve())
     done, failed, waiting = client.dispatch("ECHO", "s3cret"), client.dispatch("DIV", {}), connect(nowhere).dispatch("ADD")
     assert done.exception(CEILING) is None and failed.exception(CEILING)
-    assert repr(done) == f"<Call ECHO (request {done.id}), done>"
-    assert repr(failed) == f"<Call DIV (request {failed.id}), failed with RemoteError>"
+    assert repr(done) == f"<Call ECHO (request {done.id}), finished returned str>"
+    assert repr(failed) == f"<Call DIV (request {failed.id}), finished raised RemoteError>"
     assert repr(waiting) == f"<Call ADD (request {waiting.id}), pending>"
     waiting.cancel()
     assert repr(waiting) == f"<Call ADD (request {waiting.id}), cancelled>"

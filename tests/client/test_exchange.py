@@ -501,7 +501,8 @@ def test_a_request_that_times_out_without_a_connection_says_why_and_chains_it():
     error = timed_out(exchange)
     assert str(error) == "no reply to ADD (request a) within 1.0 s; there is no connection: nobody there"
     assert (type(error.__cause__), error.__cause__.status) == (ConnectionLost, 503)
-    assert error.__cause__ is not reason and error.__cause__.__cause__ is reason.__cause__, "one of its own, with the same cause"
+    assert error.__cause__ is not reason, "one of its own"
+    assert error.__cause__.__cause__ is reason.__cause__
 
 
 def test_a_request_that_times_out_before_anything_was_tried_says_that():
@@ -537,7 +538,8 @@ def test_a_request_that_times_out_on_an_open_connection_has_no_such_reason(excha
 
 
 @pytest.mark.parametrize(
-    "type, shown", [("ADD", "ADD"), ('a "b"', 'a "b"'), ("line\nforged", "line\\nforged"), ("ü", "ü"), ("X" * 5000, "a request")]
+    "type, shown",
+    [("ADD", "ADD"), ('a "b"', 'a "b"'), ("line\nforged", "line\\nforged"), ("ü", "ü"), ("X" * 5000, "a request")],
 )
 def test_a_request_is_called_by_its_task_type_and_id(type, shown):
     """Case 51."""

@@ -44,7 +44,7 @@ def untrusted(code, message):
         (SECURE, ssl_error("HTTP_REQUEST"), True, 0, "it does not speak TLS"),
         (SECURE, ssl_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"), True, 1, "does not accept the certificate of this client"),
         (SECURE, ssl_error("TLSV1_ALERT_UNKNOWN_CA"), True, 1, "does not accept the certificate of this client"),
-        (SECURE, untrusted(18, "self-signed certificate"), True, 1, "self-signed certificate; to trust an authority of your own"),
+        (SECURE, untrusted(18, "self-signed certificate"), True, 1, "self-signed certificate; to trust an authority"),
         (SECURE, untrusted(20, "unable to get local issuer"), True, 1, "ssl=ssl.create_default_context(cafile=...)"),
         (SECURE, NotTrusted("the proxy answered 407"), True, 1, "the proxy answered 407"),
         (PLAIN, OSError(), False, 0, "ws://host.example:81 cannot be reached: OSError"),
