@@ -6,10 +6,13 @@ reads without the lock and calls listeners outside it. Listeners run on the thre
 
 import logging
 import threading
-from typing import Any, Callable, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union, overload
+
+from .callables import checked
 
 Listener = Callable[..., Any]
 Self = TypeVar("Self", bound="Listenable")
+L = TypeVar("L", bound=Listener)
 
 
 class _Entry(NamedTuple):
@@ -39,8 +42,7 @@ class Emitter:
         if event not in self._names and not event.startswith(self._families):
             known = ", ".join((*self._names, *(f"{family}<id>" for family in self._families)))
             raise ValueError(f"unknown event {event!r}; the events are {known}")
-        if not callable(listener):
-            raise TypeError(f"a listener must be callable, not {listener!r}")
+        checked("a listener", listener)
         with self._lock:
             self.table[event] = (*self.table.get(event, ()), _Entry(listener, once))
 
@@ -84,30 +86,51 @@ class Listenable:
 
     _emitter: Emitter
 
-    def on(self: Self, event: str, listener: Optional[Listener] = None) -> Any:
+    @overload
+    def on(self, event: str, listener: None = None) -> Callable[[L], L]: ...
+
+    @overload
+    def on(self: Self, event: str, listener: Listener) -> Self: ...
+
+    def on(self: Self, event: str, listener: Optional[Listener] = None) -> Union[Self, Callable[[L], L]]:
         """Call ``listener`` at every ``event``; returns ``self``. Without a listener: a decorator.
 
         Raises:
             ValueError: There is no such event.
+            TypeError: The event is no string, as in a decorator without brackets; the listener is a coroutine function.
         """
-        return self._listen(event, listener, once=False)
+        return self._listen("on", event, listener)
 
-    def once(self: Self, event: str, listener: Optional[Listener] = None) -> Any:
+    @overload
+    def once(self, event: str, listener: None = None) -> Callable[[L], L]: ...
+
+    @overload
+    def once(self: Self, event: str, listener: Listener) -> Self: ...
+
+    def once(self: Self, event: str, listener: Optional[Listener] = None) -> Union[Self, Callable[[L], L]]:
         """Like :meth:`on`, for the next ``event`` only."""
-        return self._listen(event, listener, once=True)
+        return self._listen("once", event, listener)
 
     def off(self: Self, event: str, listener: Optional[Listener] = None) -> Self:
         """Forget ``listener``, or every listener of ``event``; returns ``self``."""
+        self._check("off", event)
         self._emitter.remove(event, listener)
         return self
 
-    def _listen(self: Self, event: str, listener: Optional[Listener], once: bool) -> Any:
+    def _check(self, method: str, event: Any) -> None:
+        if not isinstance(event, str):
+            owner = type(self).__name__.lower()
+            form = f'@{owner}.{method}("error")' if callable(event) else f'{owner}.{method}("error", listener)'
+            raise TypeError(f"{owner}.{method} needs the name of an event, as in {form}, not {event!r}")
+
+    def _listen(self: Self, method: str, event: str, listener: Optional[Listener]) -> Union[Self, Callable[[L], L]]:
+        self._check(method, event)
         if listener is not None:
-            self._emitter.add(event, listener, once)
+            self._emitter.add(event, listener, method == "once")
             return self
 
-        def decorate(function: Listener) -> Listener:
-            self._emitter.add(event, function, once)
+        def decorate(function: L) -> L:
+            self._emitter.add(event, function, method == "once")
             return function
 
         return decorate

@@ -1,5 +1,6 @@
 """Events and listeners: order, once, off, unknown names, listeners that raise or meddle, threads that emit at once."""
 
+import functools
 import logging
 import threading
 
@@ -27,6 +28,42 @@ def emitter():
 @pytest.fixture
 def facade(emitter):
     return Facade(emitter)
+
+
+@pytest.mark.parametrize("method", ["on", "once", "off"])
+def test_a_decorator_without_brackets_is_a_type_error_that_shows_the_right_form(facade, method):
+    """Case 42: it did nothing, and said nothing."""
+    with pytest.raises(TypeError, match=rf'facade.{method} needs the name of an event, as in @facade.{method}\("error"\)'):
+
+        @getattr(facade, method)
+        def listener(error):
+            pass
+
+
+@pytest.mark.parametrize("event", [5, None, b"reply", ["reply"]])
+def test_an_event_that_is_no_string_is_a_type_error_that_names_it(facade, event):
+    """Case 42."""
+    for method in (facade.on, facade.once, facade.off):
+        with pytest.raises(TypeError, match="needs the name of an event") as refused:
+            method(event, print)
+        assert repr(event) in str(refused.value)
+
+
+@pytest.mark.parametrize("listen", ["on", "once", "decorator"])
+def test_a_coroutine_function_is_no_listener(facade, emitter, listen):
+    """Case 42: it would never run."""
+
+    async def listener(*args):
+        pass
+
+    class Callable:
+        async def __call__(self, *args):
+            pass
+
+    for each in (listener, functools.partial(listener, 1), Callable(), Callable().__call__):
+        with pytest.raises(TypeError, match="a listener must not be a coroutine function"):
+            facade.on("reply")(each) if listen == "decorator" else getattr(facade, listen)("reply", each)
+    assert emitter.table == {}
 
 
 @pytest.fixture

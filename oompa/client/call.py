@@ -1,10 +1,11 @@
 """The Future a dispatch gives back, and what ``Client.call`` waits for.
 
 The Future differs from a plain ``concurrent.futures.Future`` in this: a thread that waits in ``result`` reads the connection
-itself instead of being woken by the thread that does; callbacks run on the client's callback thread; cancelling forgets the
-request; and the condition variable of a Future, half of what it costs, is made when somebody needs it, which for
-``result`` nobody does. ``wait``, ``as_completed`` and ``asyncio.wrap_future`` work as on any Future, through the names that
-concurrent.futures shares between its own modules (``_state``, ``_condition``, ``_waiters``, ``_done_callbacks``).
+itself instead of being woken by the thread that does; callbacks run on the client's callback thread, but those of asyncio,
+which only wake its loop, at once; cancelling forgets the request; and the condition variable of a Future, half of what it
+costs, is made when somebody needs it, which for ``result`` nobody does. ``wait``, ``as_completed`` and ``asyncio.wrap_future``
+work as on any Future, through the names that concurrent.futures shares between its own modules (``_state``, ``_condition``,
+``_waiters``, ``_done_callbacks``).
 
 A call settles once, whoever comes first. Settling again changes nothing but tells those again who may have missed it: the
 main thread can be interrupted by a signal handler on any line.
@@ -15,6 +16,8 @@ import threading
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import Any, Callable, Optional, Protocol
+
+from ..callables import checked
 
 Callback = Callable[["Future[Any]"], object]
 
@@ -31,6 +34,9 @@ class Driver(Protocol):
     def run_later(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a callback on the callback thread."""
 
+
+#: Where ``asyncio.wrap_future`` has its callback from.
+_ASYNCIO = "asyncio.futures"
 
 #: Guards the making of condition variables, the state of calls that have none, and wakers. A signal handler may settle, too.
 _making = threading.RLock()
@@ -117,12 +123,26 @@ class Call(Future):  # type: ignore[type-arg]
         return self._state == CANCELLED_AND_NOTIFIED
 
     def add_done_callback(self, fn: Callback) -> None:
-        """Call ``fn(call)`` on the callback thread once the call is done."""
+        """Call ``fn(call)`` on the callback thread once the call is done.
+
+        Raises TypeError for a coroutine function, which would never run.
+        """
+        checked("a callback", fn)
         with self._condition:
             if self._state == PENDING:
                 self._done_callbacks.append(fn)
                 return
-        self._driver.run_later(fn, self)
+        self._call_back(fn)
+
+    def _call_back(self, callback: Callback) -> None:
+        """Have a callback run: one of asyncio's here and now, for it does nothing but wake an event loop, and shall not wait
+        behind those of a user."""
+        if getattr(callback, "__module__", None) != _ASYNCIO:
+            return self._driver.run_later(callback, self)
+        try:
+            callback(self)
+        except Exception as error:
+            self._driver.run_later(_raise, error)  # told where those of other callbacks are
 
     def settle(self, result: Any = None, error: Optional[BaseException] = None, state: str = FINISHED) -> bool:
         """Set the result or the error, unless the call is done already; returns whether it was not."""
@@ -160,7 +180,7 @@ class Call(Future):  # type: ignore[type-arg]
             except IndexError:
                 return
             try:
-                self._driver.run_later(callback, self)
+                self._call_back(callback)
             except BaseException:  # interrupted: the next to settle goes on
                 callbacks.insert(0, callback)
                 raise
@@ -235,6 +255,10 @@ class AwaitedCall:
     def remove_waker(self, waker: threading.Lock) -> None:
         """Forget ``waker``."""
         self._waker = None
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def release(waker: threading.Lock) -> None:

@@ -4,6 +4,7 @@ import weakref
 from types import MethodType
 from typing import Any, Callable, Mapping, Optional, TypeVar, cast
 
+from ..callables import checked
 from ..emitter import Emitter, Listenable
 from ..logs import get_logger
 from ..options import Signature, Unpack, complete, seconds
@@ -44,17 +45,17 @@ class Client(Listenable):
     __signature__ = Signature(ClientOptions, CLIENT_OPTIONS)
 
     def __init__(self, url: Url, methods: Optional[Methods] = None, **options: "Unpack[ClientOptions]") -> None:
-        checked = complete("Client", CLIENT_OPTIONS, options)
+        settings = complete("Client", CLIENT_OPTIONS, options)
         self.url = url
         self._emitter = Emitter(
             ("error", "host-closed", "reconnect-failed", "reconnected"), _logger, families=("OK:", "ERR:")
         )
         self._methods = _checked_methods(methods)
         self._middleware: tuple[Middleware, ...] = ()
-        self._link = Link(url, checked, self._emitter, _logger)
+        self._link = Link(url, settings, self._emitter, _logger)
         # No close at exit: the threads are daemons, and the interpreter shall not wait for a server.
         weakref.finalize(self, self._link.abandon).atexit = False
-        if not checked["no_server"]:
+        if not settings["no_server"]:
             self._link.start()
 
     def start(self) -> None:
@@ -86,11 +87,10 @@ class Client(Listenable):
         returns the Future of its call. What a middleware raises, ``dispatch`` and ``call`` raise.
 
         Raises:
-            TypeError: It cannot be called. Later, from ``dispatch``: what it returned is no Future.
+            TypeError: It cannot be called, or is a coroutine function. Later, from ``dispatch``: what it returned is no
+                Future.
         """
-        if not callable(middleware):
-            raise TypeError(f"a middleware must be callable, not {middleware!r}")
-        self._middleware = (*self._middleware, middleware)
+        self._middleware = (*self._middleware, checked("a middleware", middleware))
         return middleware
 
     def dispatch(
@@ -123,10 +123,10 @@ class Client(Listenable):
             TooManyPending: ``max_pending`` calls wait already.
             ValueError, TypeError: The payload or ``meta`` is not JSON, or too large.
         """
-        checked = None if meta is None else check_meta(meta)
+        own = None if meta is None else check_meta(meta)
         if self._middleware:
-            return self._dispatch_through_middleware(Request(type, payload, meta=checked), timeout)
-        return self._link.dispatch(type, payload, timeout, checked, self)
+            return self._dispatch_through_middleware(Request(type, payload, meta=own), timeout)
+        return self._link.dispatch(type, payload, timeout, own, self)
 
     def call(
         self,
@@ -243,6 +243,4 @@ def _method(name: str, method: Mapping[str, Any]) -> _Method:
     task, factory = method.get("type"), method.get("factory")
     if not isinstance(task, str):
         raise TypeError(f"method {name!r} needs a 'type', the task type as a string, not {task!r}")
-    if factory is not None and not callable(factory):
-        raise TypeError(f"the factory of method {name!r} must be callable, not {factory!r}")
-    return _Method(name, task, factory)
+    return _Method(name, task, None if factory is None else checked(f"the factory of method {name!r}", factory))

@@ -18,6 +18,7 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Union
 
+from ..callables import checked
 from ..emitter import Emitter
 from ..errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError
 from ..options import seconds
@@ -58,7 +59,7 @@ class Link:
     def __init__(self, url: Url, options: ClientOptions, emitter: Emitter, logger: logging.Logger) -> None:
         #: What messages tell of where it leads.
         self.shown = "a URL that is asked for" if callable(url) else ", ".join(each.shown for each in parse_urls(url))
-        self._url: Url = url if callable(url) or isinstance(url, str) else tuple(url)
+        self._url: Url = checked("url", url) if callable(url) else url if isinstance(url, str) else tuple(url)
         self._options = options
         self._codec = codec_named(options["codec"])
         self._writer = RequestWriter(self._codec)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Iterable, Mapping, Optional, Sequence
 
+from ..callables import checked
 from ..options import Option, count, flag, seconds, seconds_or_none, table_of
 from ..wire.options import ConnectionOptions
 from .address import proxy_options
@@ -30,7 +31,9 @@ def _tolerance(name: str, value: Any) -> Optional[Mapping[str, float]]:
 
 
 def _headers(name: str, value: Any) -> Headers:
-    return value if value is None or callable(value) else check_headers(value)
+    if callable(value):
+        return checked(name, value)  # type: ignore[no-any-return]
+    return None if value is None else check_headers(value)
 
 
 def _subprotocols(name: str, value: Any) -> tuple[str, ...]:

@@ -3,8 +3,10 @@
 import asyncio
 import concurrent.futures
 import gc
+import inspect
 import json
 import os
+import pydoc
 import re
 import socket
 import subprocess
@@ -33,6 +35,10 @@ from oompa.server.options import SERVER_OPTIONS
 from oompa.wire.codec import NOT_JSON
 
 ADD = {"type": "ADD", "factory": lambda x, y: {"x": x, "y": y}}
+
+
+async def coroutine_function(*args):
+    """What would never run."""
 
 
 @pytest.fixture
@@ -181,6 +187,72 @@ def test_callback_added_to_a_done_call_runs_too(serve, connect):
     assert call.result(CEILING) == 1
     call.add_done_callback(lambda _: over.set())
     assert over.wait(CEILING)
+
+
+def test_asyncio_does_not_wait_behind_slow_callbacks_of_other_calls(serve, connect):
+    """Case 22."""
+    client, started, release = connect(serve()), threading.Event(), threading.Event()
+    waits = []
+
+    def slow(_):
+        started.set()
+        waits.append(release.wait(CEILING))
+
+    client.dispatch("ECHO").add_done_callback(slow)
+    assert started.wait(CEILING)
+
+    async def call():
+        done = client.dispatch("ECHO", 0)
+        done.result(CEILING)
+        futures = [done, *(client.dispatch("ECHO", number) for number in range(1, 9)), client.ping()]
+        return await asyncio.wait_for(asyncio.gather(*map(asyncio.wrap_future, futures)), CEILING / 2)
+
+    try:
+        assert asyncio.run(call()) == [*range(9), True]
+        assert not waits
+    finally:
+        release.set()
+
+
+def test_asyncio_hears_of_errors_and_cancels_as_of_any_future(serve, connect):
+    """Case 22."""
+    client = connect(serve())
+
+    async def fail():
+        with pytest.raises(RemoteError):
+            await asyncio.wrap_future(client.dispatch("DIV", {"x": 1, "y": 0}))
+        call = client.dispatch("SLEEP", {"seconds": 0.2})
+        future = asyncio.wrap_future(call)
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        return call
+
+    assert asyncio.run(fail()).cancelled()
+
+
+def test_a_call_that_settles_after_its_event_loop_has_ended_harms_nobody(serve, connect):
+    """Case 22."""
+    client = connect(serve())
+
+    async def leave():
+        call = client.dispatch("SLEEP", {"seconds": 0.1})
+        asyncio.wrap_future(call)
+        return call
+
+    assert asyncio.run(leave()).exception(CEILING) is None
+    assert client.call("ECHO", 1) == 1
+
+
+def test_a_coroutine_function_is_no_callback(serve, connect):
+    """Case 42: it would never run."""
+
+    async def callback(call):
+        pass
+
+    call = connect(serve()).dispatch("ECHO")
+    with pytest.raises(TypeError, match="a callback must not be a coroutine function"):
+        call.add_done_callback(callback)
 
 
 # Timeouts and cancelling.
@@ -593,6 +665,10 @@ def test_url_that_is_no_websocket_url_is_refused_at_construction(url):
         ({"max_message_size": 0}, ValueError),
         ({"max_pending": 0}, ValueError),
         ({"tolerance": {"rate": 1}}, TypeError),
+        ({"tolerance": 0.1}, TypeError),  # case 57
+        ({"tolerance": [0.1, 10]}, TypeError),
+        ({"tolerance": "0.1"}, TypeError),
+        ({"tolerance": True}, TypeError),
         ({"tolerance": {"ratio": 2}}, ValueError),
         ({"tolerance": {"interval": 0}}, ValueError),
         ({"headers": ["A: b"]}, TypeError),
@@ -620,12 +696,66 @@ def test_option_out_of_range_is_refused_by_name(options, error):
         ({"add": {"type": "ADD", "factroy": print}}, TypeError),
         ({"add": {"factory": print}}, TypeError),
         ({"add": {"type": "ADD", "factory": 3}}, TypeError),
+        ({"is_connected": ADD}, ValueError),
+        ({"wait_connected": ADD}, ValueError),
+        ({"add": "ADD"}, TypeError),  # case 57: "unknown keys ['A', 'D']"
+        ({"add": None}, TypeError),
+        ({"add": ["ADD"]}, TypeError),
+        ({"add": {"type": "ADD", 5: 6}}, TypeError),
+        ({"add": {"type": "ADD", "factory": coroutine_function}}, TypeError),  # case 42
     ],
-    ids=["dispatch", "close", "private", "attribute", "no name", "misspelt", "no type", "not callable"],
 )
 def test_method_that_cannot_be_generated_is_refused_by_name(methods, error):
     with pytest.raises(error, match=next(iter(methods))):
         Client("ws://localhost:1", methods, no_server=True)
+
+
+@pytest.mark.parametrize("methods", ["add", ["add"], 5, ADD])
+def test_methods_that_are_no_mapping_of_mappings_are_refused_with_the_right_form(methods):
+    """Case 57."""
+    with pytest.raises(TypeError, match=r'must be a mapping such as \{("add": \{)?"type": "ADD"\}'):
+        Client("ws://localhost:1", methods, no_server=True)
+
+
+def test_tolerance_that_is_no_mapping_is_refused_with_the_right_form():
+    """Case 57: "'float' object is not iterable"."""
+    with pytest.raises(TypeError, match=r"tolerance must be a mapping such as \{'ratio': 0.05, .*, or None, not 0.1"):
+        Client("ws://localhost:1", no_server=True, tolerance=0.1)
+
+
+def test_the_decorators_of_a_client_without_brackets_or_for_coroutines_show_the_right_form(connect, nowhere):
+    """Case 42."""
+    client = connect(nowhere)
+    with pytest.raises(TypeError, match=r'as in @client.on\("error"\)'):
+        client.on(print)
+    with pytest.raises(TypeError, match="a listener must not be a coroutine function"):
+        client.once("error", coroutine_function)
+    with pytest.raises(TypeError, match="a middleware must not be a coroutine function"):
+        client.use(coroutine_function)
+
+
+@pytest.mark.parametrize("option", ["headers", "url"])
+def test_what_is_asked_at_each_connect_may_not_be_a_coroutine_function(option):
+    """Case 42."""
+    arguments = {"url": "ws://localhost:1", "no_server": True, option: coroutine_function}
+    with pytest.raises(TypeError, match=f"{option} must not be a coroutine function"):
+        Client(**arguments)
+
+
+def test_help_shows_a_generated_method_with_the_parameters_of_its_factory():
+    """Case 56."""
+
+    def pair(x: int, *, y: int = 2):
+        """Two numbers."""
+        return {"x": x, "y": y}
+
+    client = Client("ws://localhost:1", {"add": {"type": "ADD", "factory": pair}, "echo": {"type": "ECHO"}}, no_server=True)
+    assert str(inspect.signature(client.add)).startswith("(x: int, *, y: int = 2)")
+    assert (client.add.__name__, client.add.__doc__) == ("add", "Two numbers.")
+    assert list(inspect.signature(client.echo).parameters) == ["payload", "timeout", "meta"]
+    assert client.echo.__doc__ == "Dispatch ECHO."
+    assert "add(x: int, *, y: int = 2)" in pydoc.render_doc(client.add, renderer=pydoc.plaintext)
+    client.close()
 
 
 def test_attribute_there_is_none_of_is_an_attribute_error():
