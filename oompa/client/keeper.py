@@ -109,11 +109,12 @@ class Keeper(OwnedThread):
 
     def _connect(self) -> Channel:
         options, headers, url = self._options, self._options["headers"], self._url
-        given = check_headers(headers() or {}) if callable(headers) else headers or {}
+        given = headers() if callable(headers) else headers
+        checked = check_headers({} if given is None else given)
         addresses: list[Address] = parse_urls(url() if callable(url) else url)
         opening = ClientOpening(
             self._endpoints.urls(addresses),
-            headers={**given, **self._announcement},
+            headers={**checked, **self._announcement},
             ssl_context=options["ssl"],
             proxy=self._proxy,
             timeout=options["connect_timeout"],

@@ -143,7 +143,8 @@ class _Handshake:
             self._play(transcript)
         except EOFError:  # there is no answer yet
             pass
-        return transcript.request
+        rest = transcript.request.partition(b"\r\n")[2]  # of a path with ";" websocket-client sends a part
+        return f"GET {self._address.resource} HTTP/1.1\r\n".encode() + rest
 
     def check(self, head: bytes) -> Announcement:
         """What a 101 tells. Raises ConnectionError when it is none of a WebSocket server."""

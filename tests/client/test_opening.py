@@ -278,6 +278,8 @@ def test_a_host_header_replaces_ours_and_each_line_comes_once(connect, fake):
     [
         ("ws://127.0.0.1:{port}/a?b=c", "127.0.0.1:{port}", "/a?b=c"),
         ("ws://LOCALHOST:{port}?b=c", "localhost:{port}", "/?b=c"),
+        ("ws://127.0.0.1:{port}/a;b=1/c;d=2?e;f", "127.0.0.1:{port}", "/a;b=1/c;d=2?e;f"),
+        ("ws://127.0.0.1:{port}//a", "127.0.0.1:{port}", "//a"),
         ("ws://127.0.0.1:{port}/tür", "127.0.0.1:{port}", "/t%C3%BCr"),
     ],
 )
@@ -554,11 +556,12 @@ def test_a_wrong_path_behind_a_unix_socket_is_told_as_elsewhere(connect, local):
 RESOLVES = """
 import sys
 from oompa import Client
-client = Client("wss://localhost:1", no_server=True, reconnect_interval=0.01)
+client = Client(sys.argv[1], no_server=True, reconnect_interval=0.01)
 client.start()
 before = set(sys.modules)
 try:
-    client.wait_connected(0.3)
+    client.wait_connected(float(sys.argv[2]))
+    client.call("ADD", {"x": 1, "y": 1})
 except ConnectionError:
     pass
 client.close()
@@ -566,9 +569,19 @@ print(sorted(set(sys.modules) - before))
 """
 
 
-def test_connecting_imports_nothing_on_the_keepers_thread():
+@pytest.mark.parametrize("to", ["nobody", "a server", "a server without TLS", "a server that is full"])
+def test_connecting_imports_nothing_on_the_keepers_thread(serve, to):
     """Case 53: a process that forks meanwhile would have it half imported for ever. IDNA was imported by getaddrinfo."""
-    shown = subprocess.run([sys.executable, "-c", RESOLVES], capture_output=True, timeout=60, text=True, check=True)
+    busy = answer("503 Busy", "Retry-After: Wed, 21 Oct 2026 07:28:30 GMT", "Date: Wed, 21 Oct 2026 07:28:00 GMT")
+    with reserved_port() as port, Answers(busy) as full:
+        url = {
+            "nobody": f"wss://localhost:{port}",
+            "a server": f"ws://localhost:{serve().port}",
+            "a server without TLS": f"wss://localhost:{serve().port}",
+            "a server that is full": full.url,
+        }[to]
+        command = [sys.executable, "-c", RESOLVES, url, "10" if to == "a server" else "0.5"]
+        shown = subprocess.run(command, capture_output=True, timeout=60, text=True, check=True)
     assert shown.stdout == "[]\n", shown
 
 
