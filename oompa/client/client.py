@@ -202,7 +202,7 @@ class _Method:
     def __init__(self, name: str, task: str, factory: Optional[Callable[..., Any]]) -> None:
         self.__name__ = name
         self.__qualname__ = f"Client.{name}"
-        self.__doc__ = getattr(factory, "__doc__", None) or f"Dispatch {task}."
+        self.__doc__ = factory is not None and factory.__doc__ or f"Dispatch {task}."
         self._task = task
         self._factory = factory
 
