@@ -161,7 +161,8 @@ class Link:
         if tail:
             size += len(tail) - 1  # in place of the last brace
         if size > self._max_message_size:
-            raise ValueError(f"the {type} request of {size} bytes exceeds max_message_size of {self._max_message_size}")
+            limit = f"max_message_size of {self._max_message_size}"
+            raise ValueError(f"the request of {size} bytes exceeds {limit}; its type is {type}")
         if timeout is None:
             pending = Pending(id, text, self._timeout, self._attempts, call, tail)
         else:
