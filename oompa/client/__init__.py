@@ -2,7 +2,8 @@
 
 ``client`` is what users hold; ``link`` does the work: it puts requests into ``exchange`` (what is pending, pure), sends them
 and settles each ``call``. ``keeper`` connects and reconnects, when ``reconnecting`` (pure) says, through ``opening``, the
-only file that knows websocket-client, to an ``address``. ``turns`` decides who reads. ``timer`` keeps the deadlines,
+only file that knows websocket-client, with the user's ``headers``, to the ``address`` that ``endpoints`` (pure) says is next;
+``failures`` (pure) puts into words why that failed. ``turns`` decides who reads. ``timer`` keeps the deadlines,
 ``callbacks`` runs what belongs to the user, ``tolerance`` (pure) gives up a connection on which too much times out,
 ``middleware`` stands before all of it, ``options`` describes what may be told.
 

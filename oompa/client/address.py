@@ -11,6 +11,7 @@ Urls = Union[str, Sequence[str]]
 Url = Union[Urls, Callable[[], Urls]]
 
 _UNIX_SCHEME = "ws+unix:"
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 #: Bytes the path of a Unix socket may have, on Linux; 104 elsewhere, where connecting then fails.
 _LONGEST_PATH = 107
@@ -100,7 +101,7 @@ def _parse_unix(url: str, shown: str) -> Address:
     """``ws+unix:/path/of.sock:/path``; the first part percent-decoded, for a path that has a colon."""
     path, _, resource = url[len(_UNIX_SCHEME) :].partition(":")
     path = unquote(path[2:] if path.startswith("///") else path)
-    if not path.startswith("/") or path.startswith("//") or "\0" in path or "#" in url:
+    if not path.startswith("/") or path.startswith("//") or not path.isprintable() or "#" in url:
         raise ValueError(f"{shown!r} is no URL of a Unix socket; it must look like 'ws+unix:/path/of.sock:/path'")
     if len(os.fsencode(path)) > _LONGEST_PATH:
         raise ValueError(f"{shown!r} is no URL of a Unix socket: its path may have {_LONGEST_PATH} bytes at most")
@@ -144,8 +145,13 @@ def _authorization(user: str, shown: str) -> Optional[str]:
 
 
 def without_secrets(url: str) -> str:
-    """A URL as an error may show it: without user, password and query."""
-    return re.sub("//[^/?#]*@", "//***@", url.partition("?")[0])
+    """A URL as an error may show it: without user, password and query, also where a password has what should be escaped."""
+    scheme = _SCHEME.match(url)
+    head, rest = ("", url) if scheme is None else (scheme[0], url[scheme.end() :])
+    user, at, place = rest.rpartition("@")
+    if at and not set(user).isdisjoint("/?#"):  # of a password, or of a path or query with an @: nobody can tell
+        return f"{head}***"
+    return f"{head}{'***@' if at else ''}{place.partition('?')[0]}"
 
 
 _PROXY_TYPES = ("http", "socks4", "socks4a", "socks5", "socks5h")

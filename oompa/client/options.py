@@ -82,7 +82,9 @@ class ClientOptions(ConnectionOptions, total=False):
             "every `interval`: reconnect if over `ratio` of the requests timed out (a key left out: its default); None: off",
         ),
     ]
-    connect_timeout: Annotated[float, Option(10.0, seconds, "connecting, TLS and handshake together")]
+    connect_timeout: Annotated[
+        float, Option(10.0, seconds, "connecting, TLS and handshake together, whatever the number of addresses")
+    ]
     max_pending: Annotated[int, Option(10_000, count, "pending calls beyond which `dispatch` raises `TooManyPending`")]
     headers: Annotated[
         Headers,

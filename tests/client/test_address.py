@@ -1,9 +1,11 @@
 """URLs of servers and proxies."""
 
+import base64
+
 import pytest
 from websocket._url import get_proxy_info
 
-from oompa.client.address import parse_url, proxy_options
+from oompa.client.address import parse_url, parse_urls, proxy_options
 
 # URLs.
 
@@ -86,6 +88,98 @@ def test_a_url_that_is_accepted_can_be_opened_whatever_the_case_of_its_scheme(ur
     assert address.url.startswith(("ws://", "wss://"))
 
 
+# User and password. Case 10.
+
+
+@pytest.mark.parametrize(
+    "url, plain, credentials",
+    [
+        ("ws://ann:s3cret@host:81/p?q=1", "ws://host:81/p?q=1", "ann:s3cret"),
+        ("wss://a%40b:p%3a%2F%25@[::1]/", "wss://[::1]/", "a@b:p:/%"),
+        ("ws://ann@host", "ws://host", "ann:"),
+        ("ws://p@ss:w@rd@host", "ws://host", "p@ss:w@rd"),
+        ("ws://ann:@host", "ws://host", "ann:"),
+    ],
+)
+def test_user_and_password_become_basic_authorization_and_leave_the_url(url, plain, credentials):
+    """Case 10."""
+    address = parse_url(url)
+    assert address.url == plain
+    assert address.authorization == f"Basic {base64.b64encode(credentials.encode()).decode()}"
+    assert "ann" not in address.shown and "@" not in address.shown
+
+
+def test_without_a_user_there_is_no_authorization():
+    assert parse_url("ws://host").authorization is None and parse_url("ws://@host").authorization is None
+
+
+@pytest.mark.parametrize("url", ["ws://a%3Ab:s3cret@host", "ws://a%3ab@host"])
+def test_a_user_name_that_basic_authorization_cannot_carry_is_refused(url):
+    """Case 10: :rfc:`7617` has no colon in a name."""
+    with pytest.raises(ValueError, match="may not have a colon") as refused:
+        parse_url(url)
+    assert "s3cret" not in str(refused.value)
+
+
+# Names that are not ASCII, Unix sockets, lists.
+
+
+def test_a_name_is_resolved_and_checked_in_ascii():
+    """Case 53: ``getaddrinfo`` would import a codec for it on the thread that connects."""
+    address = parse_url("wss://bücher.example:444/ü?ß=1")
+    assert (address.host, address.shown) == ("xn--bcher-kva.example", "wss://xn--bcher-kva.example:444")
+    assert address.url == "wss://xn--bcher-kva.example:444/%C3%BC?%C3%9F=1"
+    assert parse_url("ws://ann:ü@bücher.example").url == "ws://xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize("url", ["ws://ü..example", f"ws://{'ü' * 80}", "ws://host/\ud800", "ws://\ud800:x@host"])
+def test_a_name_or_path_that_cannot_be_sent_is_a_value_error(url):
+    with pytest.raises(ValueError, match="WebSocket URL|must be text"):
+        parse_url(url)
+
+
+@pytest.mark.parametrize(
+    "url, path, resource",
+    [
+        ("ws+unix:/run/x.sock", "/run/x.sock", "/"),
+        ("ws+unix:/run/x.sock:", "/run/x.sock", "/"),
+        ("ws+unix:/run/x.sock:/path?q=1:2", "/run/x.sock", "/path?q=1:2"),
+        ("ws+unix:///run/x.sock:/path", "/run/x.sock", "/path"),
+        ("WS+UNIX:/run/a%3Ab%20c.sock:/", "/run/a:b c.sock", "/"),
+    ],
+)
+def test_the_url_of_a_unix_socket_is_taken_apart(url, path, resource):
+    address = parse_url(url)
+    assert (address.path, address.resource, address.host_header) == (path, resource, "localhost")
+    assert address.shown == f"ws+unix:{path}" and not address.is_secure
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ws+unix:", "ws+unix:x.sock", "ws+unix://host/x.sock", "ws+unix:/a%00b", "ws+unix:/a%0Ab", "ws+unix:/a#b",
+     "ws+unix:/a:b", f"ws+unix:/{'x' * 107}", "ws+unix:/x y"],  # fmt: skip
+)
+def test_what_is_no_url_of_a_unix_socket_is_refused(url):
+    with pytest.raises(ValueError, match="is no (URL of a Unix socket|WebSocket URL)"):
+        parse_url(url)
+
+
+@pytest.mark.parametrize(
+    "url, host",
+    [("ws://h", "h"), ("ws://h:81", "h:81"), ("wss://h", "h"), ("wss://h:80", "h:80"), ("ws://[::1]:9", "[::1]:9")],
+)
+def test_the_host_header_has_the_port_unless_it_is_the_schemes_own(url, host):
+    assert parse_url(url).host_header == host
+
+
+def test_a_list_of_urls_is_taken_apart_one_by_one():
+    assert [address.port for address in parse_urls(["ws://a:1", "ws://b:2"])] == [1, 2]
+    assert [address.port for address in parse_urls(("ws://a:1",))] == [1] == [address.port for address in parse_urls("ws://a:1")]
+    for urls in ([], ["ws://a", "http://b"], {"ws://a"}, [["ws://a"]]):
+        with pytest.raises(ValueError, match="URL"):
+            parse_urls(urls)
+
+
 # Proxies.
 
 
@@ -152,7 +246,22 @@ def test_anything_else_is_a_value_error_that_shows_the_proxy(proxy):
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://ann:s3cret@host/?key=s3cret", "http://ann:s3cret@:3128", "wss://ann:s3cret@host:x/", "ws://a:s3cret@h/#x"]
+    "url",
+    [
+        "ftp://ann:s3cret@host/?key=s3cret",
+        "http://ann:s3cret@:3128",
+        "wss://ann:s3cret@host:x/",
+        "ws://a:s3cret@h/#x",
+        "ws://ann:x/s3cret@host",
+        "ws://ann:x?s3cret@host:x",
+        "ws://ann:s3cret?1@host:x",
+        "ws://ann:1#s3cret@host:x",
+        "http://ann:s3cret/1@:3128",
+        "ann:s3cret@host:9000",
+        "ws:ann:s3cret@host",
+        "//ann:s3cret@host",
+        "ws://host:x/?mail=s3cret@s3cret",
+    ],
 )
 @pytest.mark.parametrize("parse", [parse_url, proxy_options])
 def test_errors_about_urls_show_no_secrets(parse, url):

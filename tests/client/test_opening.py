@@ -20,6 +20,7 @@ import websocket
 from conftest import CALCULATOR, CEILING, wait_until
 from ports import reserved_port
 from reliability.fake_server import FakeServer
+from test_proxies import HttpProxy
 from test_tls import pki
 from upgrades import SOON, Answers, answer
 
@@ -137,6 +138,16 @@ def test_tls_that_is_not_answered_is_followed_by_the_next_address(serve, connect
         client.close()
     finally:
         secure.close(timeout=0.1).result(CEILING)
+
+
+def test_an_address_of_a_proxy_that_says_nothing_is_followed_by_the_next(serve, connect, name, silent):
+    """Case 12: a proxy has a name with addresses, too."""
+    with HttpProxy() as proxy:
+        name("proxy.example", silent, proxy.port)
+        client = connect(serve(), proxy="http://proxy.example:3128", connect_timeout=60.0, no_server=True)
+        client.start()
+        assert connected_after(client) < 3.0
+        client.close()
 
 
 def test_each_attempt_begins_with_another_address(connect, name):
