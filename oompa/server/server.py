@@ -214,7 +214,7 @@ class Server(Listenable):
         """
         with Stop() as self._stop:
             self.listen(port, host, ssl, path=path).result()
-            _logger.info("listening on %s:%s", host, self.port if path is None else path)
+            _logger.info("listening on %s", f"{host}:{self.port}" if path is None else path)
             self._stop.wait()
         self.close().result()
 

@@ -156,8 +156,17 @@ def test_the_url_of_a_unix_socket_is_taken_apart(url, path, resource):
 
 @pytest.mark.parametrize(
     "url",
-    ["ws+unix:", "ws+unix:x.sock", "ws+unix://host/x.sock", "ws+unix:/a%00b", "ws+unix:/a%0Ab", "ws+unix:/a#b",
-     "ws+unix:/a:b", f"ws+unix:/{'x' * 107}", "ws+unix:/x y"],  # fmt: skip
+    [
+        "ws+unix:",
+        "ws+unix:x.sock",
+        "ws+unix://host/x.sock",
+        "ws+unix:/a%00b",
+        "ws+unix:/a%0Ab",
+        "ws+unix:/a#b",
+        "ws+unix:/a:b",
+        f"ws+unix:/{'x' * 107}",
+        "ws+unix:/x y",
+    ],
 )
 def test_what_is_no_url_of_a_unix_socket_is_refused(url):
     with pytest.raises(ValueError, match="is no (URL of a Unix socket|WebSocket URL)"):
@@ -174,7 +183,7 @@ def test_the_host_header_has_the_port_unless_it_is_the_schemes_own(url, host):
 
 def test_a_list_of_urls_is_taken_apart_one_by_one():
     assert [address.port for address in parse_urls(["ws://a:1", "ws://b:2"])] == [1, 2]
-    assert [address.port for address in parse_urls(("ws://a:1",))] == [1] == [address.port for address in parse_urls("ws://a:1")]
+    assert parse_urls(("ws://a:1",)) == parse_urls("ws://a:1") == [parse_url("ws://a:1")]
     for urls in ([], ["ws://a", "http://b"], {"ws://a"}, [["ws://a"]]):
         with pytest.raises(ValueError, match="URL"):
             parse_urls(urls)

@@ -128,6 +128,21 @@ def test_a_redirect_fails_calls_at_once_with_its_location(connect, status):
         assert caught.value.status == int(status[:3]) and "s3cret" not in str(caught.value)
 
 
+def test_a_path_without_its_last_slash_is_told_by_the_server_itself(serve, connect):
+    """Case 13: Flask redirects it."""
+    server = serve(path="/ws/")
+    client = connect(f"ws://127.0.0.1:{server.port}/ws", timeout=100.0)
+    error = client.dispatch("ADD").exception(CEILING)
+    assert isinstance(error, ConnectionLost) and error.status == 308
+    assert f"which sends to ws://127.0.0.1:{server.port}/ws/; give the client" in str(error)
+
+
+def test_a_server_whose_authenticate_raises_is_told_with_where_to_look(serve, connect):
+    """Case 48."""
+    client = connect(serve(authenticate=lambda request: 1 / 0), **SOON)
+    assert "status 500 Internal Server Error (its log tells why)" in str(reason_of(client))
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 426, 501])
 def test_calls_made_while_a_refusal_stands_fail_at_once_with_it(connect, status):
     """Case 49."""

@@ -188,7 +188,7 @@ def test_a_refusal_of_the_address_that_answers_fails_calls_at_once(connect, name
 
 def test_closing_does_not_wait_for_addresses_that_say_nothing(name, silent, swallowing):
     client = Client(name("two.example", silent, swallowing), connect_timeout=60.0)
-    client._link._keeper.join(time.monotonic() + 0.4)
+    wait_until(lambda: client._link._opening is not None and client._link._opening._visits)
     started = time.monotonic()
     client.close()
     assert time.monotonic() - started < 1.5
