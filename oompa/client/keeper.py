@@ -82,13 +82,15 @@ class Keeper(OwnedThread):
             return
         closed = ChannelClosed(CloseCode.ABNORMAL_CLOSURE, "an exception on the thread that keeps it")
         try:
-            closed = self._turns.keep(channel)
+            if self._owner.opened(channel):
+                self._tell_opened(was_lost)
+                closed = self._turns.keep(channel)
         finally:
             channel.abort("the connection is over")
             self._lost(channel, closed)
 
     def _open(self, was_lost: bool) -> Optional[Channel]:
-        """Try once to connect; None when it failed or the link was closed."""
+        """Try once to connect; None when it failed."""
         self._backoff.attempted(monotonic())
         try:
             channel = self._connect()
@@ -99,13 +101,12 @@ class Keeper(OwnedThread):
             self._failed(_unexpected(error), was_lost)
             return None
         self._backoff.succeeded()
-        if not self._owner.opened(channel):
-            channel.release()
-            return None
+        return channel
+
+    def _tell_opened(self, was_lost: bool) -> None:
         self._logger.info("connected to %s", self._shown)
         if was_lost:
             self._owner.tell("reconnected")
-        return channel
 
     def _connect(self) -> Channel:
         options, headers, url = self._options, self._options["headers"], self._url
@@ -123,7 +124,12 @@ class Keeper(OwnedThread):
         )
         if not self._owner.began(opening):
             opening.abort()
-        return self._channel(opening.open())
+        opened = opening.open()
+        try:
+            return self._channel(opened)
+        except BaseException:  # a socket that was just reset takes no options everywhere; no memory
+            opened.sock.close()
+            raise
 
     def _channel(self, opened: Opened) -> Channel:
         options = self._options

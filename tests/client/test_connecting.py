@@ -13,6 +13,8 @@ from test_tls import Listener, pki
 from upgrades import SOON, Answers, answer
 
 from oompa import Client, ClientClosed, ConnectionLost, RequestTimeout
+from oompa.client import keeper, opening
+from oompa.client.link import Link
 
 __all__ = ["pki"]  # a fixture
 
@@ -258,6 +260,45 @@ def test_a_client_whose_connection_was_lost_is_not_connected(serve, connect):
     wait_until(lambda: not client.is_connected)
     with pytest.raises(ConnectionLost):
         client.wait_connected(0.1)
+
+
+# What goes wrong in between: case 19.
+
+
+def fails_once(monkeypatch, owner, name, error):
+    """Let a function raise when it is first called."""
+    genuine, left = getattr(owner, name), [error]
+
+    def function(*args, **options):
+        if left:
+            raise left.pop()
+        return genuine(*args, **options)
+
+    monkeypatch.setattr(owner, name, function)
+    return left
+
+
+@pytest.mark.parametrize(
+    "owner, name, error",
+    [
+        (keeper, "stream_of", OSError(22, "Invalid argument")),
+        (keeper, "Channel", MemoryError()),
+        (Link, "opened", MemoryError()),
+        (Link, "_wake_waiting", MemoryError()),
+        (opening, "read_announcement", MemoryError()),
+        (opening._Visit, "_send", RuntimeError("a defect")),
+    ],
+)
+def test_whatever_goes_wrong_once_a_connection_is_there_ends_it_and_the_next_attempt_follows(
+    serve, connect, monkeypatch, owner, name, error
+):
+    """Case 19: and neither a thread nor a descriptor is left behind, which every test looks at."""
+    server = serve()
+    left = fails_once(monkeypatch, owner, name, error)
+    client = connect(server, **SOON)
+    assert client.call("ADD", {"x": 1, "y": 1}, timeout=CEILING) == 2
+    assert not left
+    wait_until(lambda: len(server.connections) == 1)
 
 
 # What a client and a call tell of themselves: case 51.
