@@ -6,16 +6,18 @@ from typing import Any
 
 #: Of ``code.co_flags``: an ``async def`` without and with ``yield``, as in ``inspect``, which is slow to import.
 _COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200
+_GENERATORS = 0x20 | _COROUTINE | _ASYNC_GENERATOR
 
 
-def checked(name: str, value: Any) -> Any:
+def checked(name: str, value: Any, *arguments: str) -> Any:
     """The value, if it can be called and comes to an end without an event loop.
 
     Args:
         name: What it is to be, for the error.
+        arguments: What it is to be called with, by position; none are looked at when none are named.
 
     Raises:
-        TypeError: It cannot be called, or is a coroutine function, which would run nothing here.
+        TypeError: It cannot be called, or is a coroutine function, which would run nothing here, or takes other arguments.
     """
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {value!r}")
@@ -24,7 +26,41 @@ def checked(name: str, value: Any) -> Any:
             f"{name} must not be a coroutine function, as {value!r} is: nothing would run it; write a plain def, with "
             "asyncio.run or run_coroutine_threadsafe in it where it needs a loop"
         )
+    if arguments:
+        _check_arguments(name, value, arguments)
     return value
+
+
+def _check_arguments(name: str, function: Any, arguments: tuple[str, ...]) -> None:
+    import inspect
+
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # of a builtin, maybe: only calling it will tell
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(f"{name} must take ({', '.join(arguments)}), but {function!r} takes {signature}") from None
+
+
+def forgets_to_return(function: Any) -> bool:
+    """Whether a function of Python's comes to an end and never with a value, though it uses its last argument."""
+    import dis
+
+    code = getattr(_unwrapped(function), "__code__", None)
+    if code is None or code.co_flags & _GENERATORS:
+        return False
+    steps = list(dis.get_instructions(code))
+    last = code.co_varnames[code.co_argcount - 1] if code.co_argcount else ""
+    ends = [(before, step) for before, step in zip(steps, steps[1:]) if step.opname.startswith("RETURN_")]
+    values = [before if step.opname == "RETURN_VALUE" else step for before, step in ends if step.opname != "RETURN_GENERATOR"]
+    is_used = any(last in _names_in(step.argval) and step.opname.startswith("LOAD_") for step in steps)
+    return is_used and bool(values) and all("CONST" in value.opname and value.argval is None for value in values)
+
+
+def _names_in(argument: Any) -> tuple[Any, ...]:
+    return argument if isinstance(argument, tuple) else (argument,)  # 3.13 loads two at once
 
 
 def is_coroutine_function(value: Any) -> bool:

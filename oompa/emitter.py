@@ -6,13 +6,13 @@ reads without the lock and calls listeners outside it. Listeners run on the thre
 
 import logging
 import threading
-from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union, overload
+from typing import Any, Callable, NamedTuple, Optional, TypeVar, overload
 
 from .callables import checked
 
 Listener = Callable[..., Any]
 Self = TypeVar("Self", bound="Listenable")
-L = TypeVar("L", bound=Listener)
+Decorated = TypeVar("Decorated", bound=Listener)
 
 
 class _Entry(NamedTuple):
@@ -37,11 +37,17 @@ class Emitter:
         #: Listeners by event; empty when nobody listens to anything.
         self.table: dict[str, tuple[_Entry, ...]] = {}
 
-    def add(self, event: str, listener: Listener, once: bool = False) -> None:
-        """Call ``listener`` at each ``event``, or at the next one only. Raises ValueError for an unknown event."""
+    def check(self, event: Any) -> None:
+        """Raise TypeError or ValueError for what is no event, such as a listener where the brackets are missing."""
+        if not isinstance(event, str):
+            raise TypeError(f'an event must be a string, not {event!r}: write @....on("{self._names[0]}")')
         if event not in self._names and not event.startswith(self._families):
             known = ", ".join((*self._names, *(f"{family}<id>" for family in self._families)))
             raise ValueError(f"unknown event {event!r}; the events are {known}")
+
+    def add(self, event: str, listener: Listener, once: bool = False) -> None:
+        """Call ``listener`` at each ``event``, or at the next one only. Raises as ``check`` does, and for no listener."""
+        self.check(event)
         checked("a listener", listener)
         with self._lock:
             self.table[event] = (*self.table.get(event, ()), _Entry(listener, once))
@@ -87,50 +93,46 @@ class Listenable:
     _emitter: Emitter
 
     @overload
-    def on(self, event: str, listener: None = None) -> Callable[[L], L]: ...
-
-    @overload
     def on(self: Self, event: str, listener: Listener) -> Self: ...
 
-    def on(self: Self, event: str, listener: Optional[Listener] = None) -> Union[Self, Callable[[L], L]]:
+    @overload
+    def on(self, event: str) -> Callable[[Decorated], Decorated]: ...
+
+    def on(self: Self, event: str, listener: Optional[Listener] = None) -> Any:
         """Call ``listener`` at every ``event``; returns ``self``. Without a listener: a decorator.
 
         Raises:
             ValueError: There is no such event.
-            TypeError: The event is no string, as in a decorator without brackets; the listener is a coroutine function.
+            TypeError: The event is no string, as where the brackets of the decorator are missing; or the listener cannot be
+                called, or is a coroutine function.
         """
-        return self._listen("on", event, listener)
-
-    @overload
-    def once(self, event: str, listener: None = None) -> Callable[[L], L]: ...
+        return self._listen(event, listener, once=False)
 
     @overload
     def once(self: Self, event: str, listener: Listener) -> Self: ...
 
-    def once(self: Self, event: str, listener: Optional[Listener] = None) -> Union[Self, Callable[[L], L]]:
+    @overload
+    def once(self, event: str) -> Callable[[Decorated], Decorated]: ...
+
+    def once(self: Self, event: str, listener: Optional[Listener] = None) -> Any:
         """Like :meth:`on`, for the next ``event`` only."""
-        return self._listen("once", event, listener)
+        return self._listen(event, listener, once=True)
 
     def off(self: Self, event: str, listener: Optional[Listener] = None) -> Self:
         """Forget ``listener``, or every listener of ``event``; returns ``self``."""
-        self._check("off", event)
+        if not isinstance(event, str):
+            raise TypeError(f"an event must be a string, not {event!r}")
         self._emitter.remove(event, listener)
         return self
 
-    def _check(self, method: str, event: Any) -> None:
-        if not isinstance(event, str):
-            owner = type(self).__name__.lower()
-            form = f'@{owner}.{method}("error")' if callable(event) else f'{owner}.{method}("error", listener)'
-            raise TypeError(f"{owner}.{method} needs the name of an event, as in {form}, not {event!r}")
-
-    def _listen(self: Self, method: str, event: str, listener: Optional[Listener]) -> Union[Self, Callable[[L], L]]:
-        self._check(method, event)
+    def _listen(self: Self, event: str, listener: Optional[Listener], once: bool) -> Any:
         if listener is not None:
-            self._emitter.add(event, listener, method == "once")
+            self._emitter.add(event, listener, once)
             return self
+        self._emitter.check(event)
 
-        def decorate(function: L) -> L:
-            self._emitter.add(event, function, method == "once")
+        def decorate(function: Listener) -> Listener:
+            self._emitter.add(event, function, once)
             return function
 
         return decorate

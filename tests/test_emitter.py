@@ -30,10 +30,10 @@ def facade(emitter):
     return Facade(emitter)
 
 
-@pytest.mark.parametrize("method", ["on", "once", "off"])
+@pytest.mark.parametrize("method", ["on", "once"])
 def test_a_decorator_without_brackets_is_a_type_error_that_shows_the_right_form(facade, method):
     """Case 42: it did nothing, and said nothing."""
-    with pytest.raises(TypeError, match=rf'facade.{method} needs the name of an event, as in @facade.{method}\("error"\)'):
+    with pytest.raises(TypeError, match=r'an event must be a string, not .*listener.*: write @....on\("reply"\)'):
 
         @getattr(facade, method)
         def listener(error):
@@ -44,7 +44,7 @@ def test_a_decorator_without_brackets_is_a_type_error_that_shows_the_right_form(
 def test_an_event_that_is_no_string_is_a_type_error_that_names_it(facade, event):
     """Case 42."""
     for method in (facade.on, facade.once, facade.off):
-        with pytest.raises(TypeError, match="needs the name of an event") as refused:
+        with pytest.raises(TypeError, match="an event must be a string, not ") as refused:
             method(event, print)
         assert repr(event) in str(refused.value)
 

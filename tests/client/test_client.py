@@ -726,7 +726,7 @@ def test_tolerance_that_is_no_mapping_is_refused_with_the_right_form():
 def test_the_decorators_of_a_client_without_brackets_or_for_coroutines_show_the_right_form(connect, nowhere):
     """Case 42."""
     client = connect(nowhere)
-    with pytest.raises(TypeError, match=r'as in @client.on\("error"\)'):
+    with pytest.raises(TypeError, match=r'write @....on\("error"\)'):
         client.on(print)
     with pytest.raises(TypeError, match="a listener must not be a coroutine function"):
         client.once("error", coroutine_function)
