@@ -31,6 +31,7 @@ class SocketFile:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
+        self._process = os.getpid()
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._bind()
@@ -41,8 +42,8 @@ class SocketFile:
             raise
 
     def remove(self) -> None:
-        """Take the file away, unless it is another's by now. Any number of times."""
-        if _identity_of(self.path) == self._identity:
+        """Take the file away, unless it is another's by now, or this is a fork. Any number of times."""
+        if self._process == os.getpid() and _identity_of(self.path) == self._identity:
             try:
                 os.unlink(self.path)
             except FileNotFoundError:

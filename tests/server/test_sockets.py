@@ -100,6 +100,30 @@ def test_a_server_takes_no_file_away_that_another_has_made_meanwhile(path):
         second.listening.close()
 
 
+FORKS = """
+import os, sys
+from oompa import Client, Server
+server = Server({"ONE": lambda _: 1})
+server.listen(path=sys.argv[1]).result(10)
+child = os.fork()
+if child == 0:
+    server._embedded._file.remove()
+    os._exit(0)
+os.waitpid(child, 0)
+with Client(f"ws+unix:{sys.argv[1]}") as client:
+    print(client.call("ONE", timeout=10))
+server.close().result(10)
+print(os.path.lexists(sys.argv[1]))
+"""
+
+
+def test_a_fork_leaves_the_file_to_its_parent(path):
+    """Case 18."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKS, path]
+    done = subprocess.run(command, capture_output=True, timeout=60, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\nFalse\n", "")
+
+
 def test_listen_needs_a_port_or_a_path_and_not_both(server, path):
     for arguments in ({}, {"port": 0, "path": path}):
         with pytest.raises(TypeError, match='listen needs a port, such as listen.9000., or a path'):
