@@ -23,18 +23,22 @@ class OwnedThread:
         self._thread: Optional[threading.Thread] = None
 
     def start(self) -> None:
-        """Start it, unless it was; raises RuntimeError when there is no thread to be had, and the next call tries again."""
+        """Start it, unless it was. Raises RuntimeError when there is no thread to be had; the next call tries again."""
         with self._lock:
             if self.is_started:
                 return
             self.is_started = True
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread = threading.Thread(target=self._run_if_owned, name=self._name, daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # no thread to be had
+        except Exception:  # no thread to be had, no memory; where an interrupt comes it is there
             self._thread = None
             self.is_started = False
             raise
+
+    def _run_if_owned(self) -> None:
+        if threading.current_thread() is self._thread:  # else a start that failed has started it all the same
+            self._run()
 
     def disown(self) -> None:
         """This process is a fork: the thread is the parent's, and another one of the parent may have held the lock."""

@@ -55,7 +55,7 @@ class Callbacks:
         thread = threading.Thread(target=_work, args=(self._jobs, self._logger), name="oompa-callbacks", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no thread to be had; the next post tries again
+        except Exception:  # no thread to be had, no memory; the next post tries again
             self._logger.warning("no thread to run callbacks on; they wait")
             return None
         return thread

@@ -68,8 +68,10 @@ class Keeper(OwnedThread):
 
     def _keep(self) -> None:
         was_lost = False
-        while not self._owner.closing.wait(self._backoff.delay(monotonic())):
+        while True:
             try:
+                if self._owner.closing.wait(self._backoff.delay(monotonic())):
+                    return
                 self._keep_one(was_lost)
             except BaseException:  # it ends that connection, and the next attempt follows
                 self._logger.exception("a defect of oompa: the keeper goes on")

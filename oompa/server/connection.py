@@ -361,7 +361,7 @@ class Connection:
         thread = threading.Thread(target=self._lead, args=(stand_in,), name="oompa-stand-in", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no thread to be had: the task holds the others up after all
+        except Exception:  # no thread to be had, no memory: the task holds the others up after all
             self._logger.warning("no thread to read on while a task takes long")
             self._take_back(stand_in)
 

@@ -62,7 +62,7 @@ class Watcher:
                 self._thread = thread
                 try:
                     thread.start()
-                except RuntimeError:  # no thread to be had; the next task tries again
+                except Exception:  # no thread to be had, no memory; the next task tries again
                     self._thread = None
                     return
             self._parked = False

@@ -193,11 +193,8 @@ class Outbox:
         """Let a thread of its own wait for the peer; it inherits ``_writing``."""
         try:
             threading.Thread(target=self._write_on, name="oompa-writer", daemon=True).start()
-        except RuntimeError:  # no thread to be had: wait here
+        except Exception:  # no thread to be had, no memory: wait here
             self._write_on()
-        except BaseException:  # no memory, or interrupted: the thread may be there or not
-            self.abort("interrupted while writing")
-            raise
 
     def _write_on(self) -> None:
         try:

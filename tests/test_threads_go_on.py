@@ -1,0 +1,163 @@
+"""What is raised on a thread of ours ends one connection at the most: by a logger, by the system, by anything we call.
+
+The faults are injected at every call that leaves our code, one at a time, at places that a first run without a fault has found.
+"""
+
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import CALCULATOR, CEILING, wait_until
+
+import oompa
+from oompa import Client, Server
+from oompa.server import watcher
+
+PACKAGE = str(Path(oompa.__file__).parent)
+
+#: Places tried in a short run, and with ``--long``.
+SHORT, LONG = 30, 200
+
+#: To free a lock allocates nothing and asks nobody.
+NEVER_FAIL = {"release", "__exit__"}
+
+
+class Raising(logging.Handler):
+    """A handler, or a filter, that raises at every record."""
+
+    def emit(self, record):
+        raise OSError("the log shipper is down")
+
+    filter = emit
+
+
+@pytest.fixture(params=["handler", "filter"])
+def raising_logs(request):
+    """Every logger of ours has a handler or a filter that raises."""
+    loggers, raising = [logging.getLogger(name) for name in ("oompa.client", "oompa.server")], Raising()
+    for logger in loggers:
+        logger.addHandler(raising) if request.param == "handler" else logger.addFilter(raising)
+        logger._has_told = False
+    yield
+    for logger in loggers:
+        logger.removeHandler(raising)
+        logger.removeFilter(raising)
+
+
+def test_a_logger_that_raises_costs_no_reply_no_connection_and_no_thread(raising_logs, serve, connect, capfd):
+    """Case 19."""
+    server, connections = serve(), []
+    server.on("connection", connections.append)
+    client = connect(server, reconnect_interval=0.01)
+    assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
+    for count in range(1, 4):
+        wait_until(lambda: len(connections) == count)
+        assert client.dispatch("DIV", {"x": 1, "y": 0}).exception(CEILING).error.startswith("ZeroDivisionError")
+        server.disconnect()
+    assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
+    shown = capfd.readouterr().err
+    assert shown.count("shown once") == 2  # one for each logger
+
+
+def test_a_watcher_whose_worker_raises_looks_on(serve, connect):
+    told, late = threading.Event(), watcher.Watcher()
+
+    class Broken:
+        def stuck(self):
+            raise LookupError("x")
+
+    class Good:
+        def stuck(self):
+            told.set()
+
+    try:
+        late.began(Broken(), 0.0)
+        late.began(Good(), 0.02)
+        assert told.wait(CEILING)
+    finally:
+        late.close()
+
+
+class Injector:
+    """Counts the calls that leave our code on threads of ours, and raises at one of them.
+
+    Threads that existed before are left alone, and so are those of the test.
+    """
+
+    def __init__(self, at=None, error=MemoryError):
+        self.at, self.error = at, error
+        self.count = 0
+        self.place = None
+        self.lock = threading.Lock()
+
+    def __call__(self, frame, event, argument):
+        code = frame.f_code
+        if event != "c_call" or not code.co_filename.startswith(PACKAGE) or argument.__name__ in NEVER_FAIL:
+            return
+        with self.lock:
+            self.count += 1
+            strikes = self.count == self.at
+        if strikes:
+            self.place = f"{code.co_filename[len(PACKAGE):]}:{frame.f_lineno} {code.co_name} -> {argument.__name__}"
+            raise self.error("injected")
+
+    def __enter__(self):
+        threading.setprofile(self)
+        return self
+
+    def __exit__(self, *exc_info):
+        threading.setprofile(None)
+
+
+def scenario(port):
+    """A connection's life: calls with and without a waiting caller, a failing task, a slow one, a ping, the loss, another one."""
+    with Client(f"ws://127.0.0.1:{port}", reconnect_interval=0.01, timeout=0.5, attempts=3, ping_interval=0.1) as client:
+        futures = [client.dispatch("ADD", {"x": number, "y": 1}) for number in range(3)]
+        futures += [client.dispatch("SLEEP", {"seconds": 0.02}), client.dispatch("DIV", {"x": 1, "y": 0}), client.ping()]
+        for future in futures:
+            future.add_done_callback(lambda _: None)
+            future.exception(CEILING)
+        yield client
+        for _ in range(50):  # a fault may have cost a connection, and this call its attempts
+            if client.dispatch("ADD", {"x": 1, "y": 6}).exception(CEILING) is None:
+                return
+        raise AssertionError("the client did not come back")
+
+
+def live(port, server):
+    """Run the scenario, with a loss in the middle."""
+    for _ in scenario(port):
+        server.disconnect()
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError, SystemExit], ids=lambda error: error.__name__)
+def test_a_fault_at_any_call_that_leaves_our_code_ends_one_connection_at_the_most(error, request, caplog):
+    server = Server(CALCULATOR, ping_interval=0.1, max_connections=5)
+    server.listen(0).result(CEILING)
+    server.disconnect()
+    hooks = threading.excepthook
+    threading.excepthook = lambda arguments: None  # of threads that are not ours, such as the web server's
+    sys.unraisablehook, unraisable = lambda arguments: None, sys.unraisablehook
+    try:
+        caplog.set_level(logging.CRITICAL + 1)
+        with Injector() as counter:
+            live(server.port, server)
+        assert counter.count > 100
+        step = max(1, counter.count // (LONG if request.config.getoption("--long") else SHORT))
+        struck = []
+        for at in range(1, counter.count, step):
+            with Injector(at, error) as injector:
+                try:
+                    live(server.port, server)
+                    wait_until(lambda: not server.connections and server._admission._places == 0)
+                except BaseException as failure:
+                    raise AssertionError(f"after a fault at {injector.place}") from failure
+            struck.append(injector.place)
+        assert len(list(filter(None, struck))) > len(struck) // 2
+        with Client(f"ws://127.0.0.1:{server.port}") as client:
+            assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
+    finally:
+        threading.excepthook, sys.unraisablehook = hooks, unraisable
+        server.close(0).result(CEILING)
