@@ -113,7 +113,8 @@ class Injector:
 
 def scenario(port):
     """A connection's life: calls with and without a waiting caller, a failing task, a slow one, a ping, the loss, another one."""
-    with Client(f"ws://127.0.0.1:{port}", reconnect_interval=0.01, timeout=0.5, attempts=3, ping_interval=0.1) as client:
+    options = {"reconnect_interval": 0.01, "timeout": 0.5, "attempts": 3, "ping_interval": 0.1}
+    with Client(f"ws://127.0.0.1:{port}", **options) as client:
         futures = [client.dispatch("ADD", {"x": number, "y": 1}) for number in range(3)]
         futures += [client.dispatch("SLEEP", {"seconds": 0.02}), client.dispatch("DIV", {"x": 1, "y": 0}), client.ping()]
         for future in futures:
