@@ -8,6 +8,8 @@ import logging
 import threading
 from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
+from .callables import checked
+
 Listener = Callable[..., Any]
 Self = TypeVar("Self", bound="Listenable")
 
@@ -39,8 +41,7 @@ class Emitter:
         if event not in self._names and not event.startswith(self._families):
             known = ", ".join((*self._names, *(f"{family}<id>" for family in self._families)))
             raise ValueError(f"unknown event {event!r}; the events are {known}")
-        if not callable(listener):
-            raise TypeError(f"a listener must be callable, not {listener!r}")
+        checked("a listener", listener)
         with self._lock:
             self.table[event] = (*self.table.get(event, ()), _Entry(listener, once))
 

@@ -16,9 +16,12 @@ listeners run outside the lock.
 import logging
 import threading
 from collections import deque
+from contextvars import Context
+from functools import partial
 from time import monotonic
 from typing import Any, Callable, NamedTuple, Optional
 
+from flask import Flask
 from werkzeug.datastructures import Headers
 
 from ..emitter import Emitter
@@ -44,12 +47,13 @@ _NOTHING: tuple[None, float] = (None, 0.0)
 
 
 class Visitor(NamedTuple):
-    """Who asks for an upgrade."""
+    """Who asks for an upgrade, and in which Flask application the tasks are to run; None: in none."""
 
     remote_address: tuple[str, int]
     headers: Headers
     identity: Any
     announced: Announcement
+    app: Optional[Flask] = None
 
 
 class Service(NamedTuple):
@@ -112,10 +116,11 @@ class Connection:
     """
 
     def __init__(self, channel: Channel, service: Service, visitor: Visitor) -> None:
-        self.remote_address, self.headers, self.identity, _ = visitor
+        self.remote_address, self.headers, self.identity, _, app = visitor
         self.announced = channel.announced
         self._channel = channel
         self._pipeline, self._codec, self._watcher, self._slow_types, self._emitter, self._logger, options = service
+        self._answer = self._pipeline.answer if app is None else partial(self._pipeline.answer_within, app)
         self._concurrency = options["concurrency"]
         self._max_queued = options["max_queued"]
         self._max_queued_size = options["max_message_size"]
@@ -249,7 +254,7 @@ class Connection:
         except UnreadableRequest as error:
             unreadable = Reply(ERR, error.id, error=str(error))
         if request is None:  # answered out here: what a listener raises is not to be chained to the fault of a peer
-            return self._reply(unreadable)
+            return self._send(*self._pipeline.write(unreadable))
         if not self._admit(me, request, len(message)):
             return
         waited = 0.0
@@ -259,11 +264,10 @@ class Connection:
             else:
                 me.request = request
                 self._watcher.began(me)
-                reply = self._pipeline.handle(request)
-                me.is_replying = True
+                reply, text = Context().run(self._answer, me, request)
                 if waited:
                     reply.waited = waited
-                self._reply(reply)
+                self._send(reply, text)
                 self._watcher.ended(me)
             request, waited = self._next(me)
         me.request = None
@@ -272,12 +276,11 @@ class Connection:
         """Run a task of a type that took long the last time: the lead is passed on first."""
         self._pass_lead(me)
         me.request = request
-        reply = self._pipeline.handle(request)
-        me.is_replying = True
+        reply, text = Context().run(self._answer, me, request)
         if reply.elapsed < PATIENCE:
             self._slow_types.discard(str(reply.task))
         reply.waited = waited
-        self._reply(reply)
+        self._send(reply, text)
 
     def _admit(self, me: _Worker, request: Request, size: int) -> bool:
         """Whether to run a request now. Otherwise it is queued, or dropped: as a copy, or because this end closes, and
@@ -330,8 +333,7 @@ class Connection:
             self.close()
         return _NOTHING
 
-    def _reply(self, reply: Reply) -> None:
-        reply, text = self._pipeline.write(reply)
+    def _send(self, reply: Reply, text: bytes) -> None:
         if self._emitter.table:
             self._emitter.emit("reply", reply)
         send = self._channel.send

@@ -12,11 +12,15 @@ import ssl
 import sys
 import threading
 import time
+from ipaddress import ip_address
 from typing import Any, Optional
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from ..errors import printable
+
+#: A key of the WSGI environ: whether the server is bound to loopback, so that whoever calls it is on this machine.
+IS_LOOPBACK = "oompa.is_loopback"
 
 #: Seconds between looks for a request to stop; bounds how long ``close`` waits for the accepting thread.
 _POLL_INTERVAL = 0.1
@@ -74,6 +78,10 @@ class _Handler(WSGIRequestHandler):
             self.logger.warning("TLS handshake of %s refused: %s", self.client_address[0], str(error))
             raise _NoRequest from None
 
+    def make_environ(self) -> Any:
+        """What Werkzeug makes of the request, and where it came in."""
+        return {**super().make_environ(), IS_LOOPBACK: self.server.is_loopback}
+
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         """Log a request without its query, which may hold secrets."""
         path = getattr(self, "path", "-").partition("?")[0]
@@ -118,6 +126,7 @@ class EmbeddedServer(ThreadedWSGIServer):
         with socket.create_server((host, port), family=family, backlog=_BACKLOG) as listening:
             handler = type("Handler", (_Handler,), {"logger": logger})
             super().__init__(host, listening.getsockname()[1], application, handler, fd=listening.fileno())
+        self.is_loopback = ip_address(str(self.server_address[0])).is_loopback
         self.ssl_context = context  # Werkzeug would shake hands on the thread that accepts
         self._thread = threading.Thread(target=self._serve, name="oompa-http", daemon=True)
         self._thread.start()

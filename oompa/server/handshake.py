@@ -39,6 +39,8 @@ def check_handshake(environ: Mapping[str, Any]) -> None:
     Raises:
         BadHandshake: Naming the fault.
     """
+    if environ["REQUEST_METHOD"] != "GET":  # Flask takes HEAD wherever it takes GET
+        raise BadHandshake("a WebSocket is opened with GET", 405, (("Allow", "GET"),))
     if environ.get("SERVER_PROTOCOL") in ("HTTP/0.9", "HTTP/1.0"):
         raise BadHandshake("a WebSocket needs HTTP/1.1")
     if not environ.get("HTTP_HOST"):
@@ -103,10 +105,9 @@ class _Door(simple_websocket.Server):  # type: ignore[misc]
 
 
 class Accepted(NamedTuple):
-    """A socket past the server's handshake, and what kind of web server it came from."""
+    """A socket past the server's handshake."""
 
     sock: socket.socket
-    mode: str
 
 
 def accept(environ: Mapping[str, Any], headers: Mapping[str, str]) -> Accepted:
@@ -116,5 +117,4 @@ def accept(environ: Mapping[str, Any], headers: Mapping[str, str]) -> Accepted:
         RuntimeError: The web server gives no access to its socket.
         OSError: The peer is gone.
     """
-    door = _Door(environ, headers)
-    return Accepted(door.sock, door.mode)
+    return Accepted(_Door(environ, headers).sock)

@@ -6,19 +6,25 @@ needs no lock.
 
 import logging
 import secrets
-from concurrent.futures import Future
 from time import monotonic
 from typing import Any, Callable, Mapping, Optional
 
+from flask import Flask
+
+from ..callables import checked
 from ..errors import HealthcheckFailed, TaskError, printable
 from ..schema import Factory
 from ..wire.codec import NOT_JSON, Codec, is_longer
 from ..wire.messages import ERR, OK, PING, Reply, Request, describe, write_reply
+from .contexts import Worker
+from .verdicts import mistake_in, value_of, verdict_of
 
 Healthcheck = Callable[[], Any]
 CallNext = Callable[[Request], Any]
 Middleware = Callable[[Request, CallNext], Any]
 
+#: A reply and its text.
+Answer = tuple[Reply, bytes]
 
 #: Characters of a problem that the wire tells; an exception's own text may be of any length.
 _PROBLEM_LIMIT = 1000
@@ -57,8 +63,8 @@ class Pipeline:
         logger: logging.Logger,
     ) -> None:
         _check_schema(schema)
-        if healthcheck is not None and not callable(healthcheck):
-            raise TypeError(f"the healthcheck must be callable, not {healthcheck!r}")
+        if healthcheck is not None:
+            checked("the healthcheck", healthcheck)
         self._schema = schema
         self._healthcheck = healthcheck or _always_healthy
         self._codec = codec
@@ -71,8 +77,7 @@ class Pipeline:
 
     def use(self, middleware: Middleware) -> None:
         """Add a middleware behind those there are."""
-        if not callable(middleware):
-            raise TypeError(f"a middleware must be callable, not {middleware!r}")
+        checked("a middleware", middleware)
         self._middleware = (*self._middleware, middleware)
         run: CallNext = self._run_factory
         for each in reversed(self._middleware):
@@ -83,8 +88,38 @@ class Pipeline:
         """Whether the schema has a factory for ``type``."""
         return type in self._schema
 
-    def handle(self, request: Request) -> Reply:
-        """Run a request; never raises."""
+    def answer(self, worker: Worker, request: Request, failed: Optional[Callable[[BaseException], None]] = None) -> Answer:
+        """Run a request; the reply that comes of it, and its text. Never raises.
+
+        Args:
+            worker: Told when the task is over.
+            failed: Called with what the task raised, if it did.
+        """
+        reply = self.handle(request, failed)
+        worker.is_replying = True
+        return self.write(reply)
+
+    def answer_within(self, app: Flask, worker: Worker, request: Request) -> Answer:
+        """Like ``answer``, in an application context of its own: the text is made in it, too, for a value may read a database
+        as it becomes text. Functions that end the context get what the task raised; what they raise themselves is the answer.
+        """
+        id, task = request.id, request.type
+        try:
+            return self._answer_in(app.app_context(), worker, request)
+        except BaseException as error:
+            worker.is_replying = True
+            return self.write(Reply(ERR, id, None, self._report(request, error), task=task))
+
+    def _answer_in(self, context: Any, worker: Worker, request: Request) -> Answer:
+        raised: list[Optional[BaseException]] = [None]
+        context.push()
+        try:
+            return self.answer(worker, request, raised.append)
+        finally:
+            context.pop(raised.pop())
+
+    def handle(self, request: Request, failed: Optional[Callable[[BaseException], None]] = None) -> Reply:
+        """Run a request; never raises. ``failed`` is called with what the task raised, if it did."""
         started = monotonic()
         id, task = request.id, request.type
         try:
@@ -96,31 +131,30 @@ class Pipeline:
             else:
                 raise _unknown(task)
             return Reply(OK, id, result, None, monotonic() - started, task)
-        except TaskError as error:
-            told = error.error
-        except UnknownType as error:
-            told = str(error)
         except BaseException as error:  # sys.exit() in a handler must not end the connection either
-            told = self._report(request, error)
+            if failed is not None:
+                failed(error)
+            told = self._told(request, error)
         return Reply(ERR, id, None, told, monotonic() - started, task)
 
     def check_health(self) -> Any:
         """What the healthcheck returned.
 
         Raises:
-            HealthcheckFailed: It returned False.
+            HealthcheckFailed: It returned False, or what cannot be meant.
             Exception: Whatever it raised.
         """
         try:
-            health = _value_of(self._healthcheck())
-            if health is False:
-                raise HealthcheckFailed("the healthcheck returned False")
+            health = verdict_of(self._healthcheck())
+            mistake = "False" if health is False else mistake_in(health)
+            if mistake is not None:
+                raise HealthcheckFailed(f"the healthcheck returned {mistake}")
         except BaseException as error:
             self._on_unhealthy(error)
             raise
         return health
 
-    def write(self, reply: Reply) -> tuple[Reply, bytes]:
+    def write(self, reply: Reply) -> Answer:
         """The text of a reply; of an ERR in its stead when the reply is not JSON or too large."""
         limit = self._max_reply_size
         try:
@@ -133,7 +167,7 @@ class Pipeline:
             return self._write_failure(reply, f"the reply of {len(text)} bytes exceeds max_message_size of {limit} bytes")
         return reply, text
 
-    def _write_failure(self, reply: Reply, problem: str) -> tuple[Reply, bytes]:
+    def _write_failure(self, reply: Reply, problem: str) -> Answer:
         failure = Reply(
             ERR, reply.id, error=problem[:_PROBLEM_LIMIT], elapsed=reply.elapsed, task=reply.task, waited=reply.waited
         )
@@ -151,7 +185,13 @@ class Pipeline:
             factory = self._schema[request.type]
         except KeyError:  # a middleware changed the type
             raise _unknown(request.type) from None
-        return _value_of(factory(request.payload))
+        return value_of(factory(request.payload))
+
+    def _told(self, request: Request, error: BaseException) -> Any:
+        """What the wire says of what was raised."""
+        if isinstance(error, TaskError):
+            return error.error
+        return str(error) if isinstance(error, UnknownType) else self._report(request, error)
 
     def _report(self, request: Request, error: BaseException) -> str:
         error_id = None if self._expose_errors else secrets.token_hex(8)
@@ -169,8 +209,7 @@ def _check_schema(schema: Mapping[str, Factory]) -> None:
     for type, factory in schema.items():
         if not isinstance(type, str):
             raise TypeError(f"a task type must be a string, not {type!r}")
-        if not callable(factory):
-            raise TypeError(f"the factory of {type!r} must be callable, not {factory!r}")
+        checked(f"the factory of {type!r}", factory)
 
 
 def _unknown(type: str) -> UnknownType:
@@ -178,9 +217,4 @@ def _unknown(type: str) -> UnknownType:
 
 
 def _before(middleware: Middleware, call_next: CallNext) -> CallNext:
-    return lambda request: _value_of(middleware(request, call_next))
-
-
-def _value_of(result: Any) -> Any:
-    """The result itself, or what a Future for it comes to. Whoever made the Future must settle it."""
-    return result.result() if isinstance(result, Future) else result
+    return lambda request: value_of(middleware(request, call_next))

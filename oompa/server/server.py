@@ -22,12 +22,12 @@ from ..wire.streams import stream_of
 from .admission import Admission
 from .connection import Connection, Service, Visitor
 from .embedded import EmbeddedServer
-from .handshake import Accepted, wants_websocket
+from .handshake import Accepted
 from .options import SERVER_OPTIONS, ServerOptions
 from .pipeline import Healthcheck, Middleware, Pipeline
 from .stopping import Stop
 from .watcher import Watcher
-from .web import blueprint, upgrade
+from .web import Site, blueprint
 
 _logger = get_logger("oompa.server")
 
@@ -75,7 +75,6 @@ class Server(Listenable):
         self._stop: Optional[Stop] = None
         #: The Flask application: add routes of your own to it.
         self.app = flask.Flask(__name__, static_folder=None)
-        self._wsgi_app = self.app.wsgi_app
         self.init_app(self.app)
 
     # For users.
@@ -118,29 +117,37 @@ class Server(Listenable):
         return middleware
 
     def init_app(self, app: flask.Flask) -> None:
-        """Put the routes of this server into a Flask application that exists."""
+        """Put the routes of this server into a Flask application that exists.
+
+        Tasks of connections that come through it run in its application contexts, unless ``app_context`` is False.
+
+        Raises:
+            ValueError: The application, or another server in it, has a route of the same path.
+        """
+        self._check_routes(app)
         servers = app.extensions.setdefault("oompa", [])
         servers.append(self)
         name = "oompa" if len(servers) == 1 else f"oompa-{len(servers)}"
-        app.register_blueprint(blueprint(name, self, self._options, _logger))
+        app.register_blueprint(blueprint(name, Site(self, self._options, self._context_of(app), _logger)))
+
+    def _check_routes(self, app: flask.Flask) -> None:
+        taken = {rule.rule: rule.endpoint for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())}
+        for option in ("path", "health_path"):
+            path = self._options[option]
+            if path in taken:
+                raise ValueError(
+                    f"{option}={path!r}: the application has a route of this path already, the endpoint "
+                    f"{taken[path]!r}; choose another one with Server(..., {option}=...)"
+                )
+
+    def _context_of(self, app: flask.Flask) -> Optional[flask.Flask]:
+        """The application in whose contexts the tasks run that come through ``app``."""
+        wanted = self._options["app_context"]
+        return app if wanted or (wanted is None and app is not self.app) else None
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         """Answer a request as a WSGI application."""
-        if self._is_simple_upgrade(environ):
-            return upgrade(flask.Request(environ), self, self._options, _logger)(environ, start_response)
         return self.app(environ, start_response)
-
-    def _is_simple_upgrade(self, environ: Any) -> bool:
-        """Whether Flask, whose contexts a connection would keep for its whole life, adds nothing to an upgrade."""
-        app = self.app
-        return (
-            environ["PATH_INFO"] == self._options["path"]
-            and environ["REQUEST_METHOD"] == "GET"
-            and wants_websocket(environ)
-            and self._options["authenticate"] is None
-            and app.wsgi_app == self._wsgi_app
-            and not (app.before_request_funcs or app.after_request_funcs or app.teardown_request_funcs)
-        )
 
     def listen(
         self, port: int, host: str = "127.0.0.1", ssl: Optional[ssl.SSLContext] = None
