@@ -25,12 +25,14 @@ from flask import Flask
 from werkzeug.datastructures import Headers
 
 from ..emitter import Emitter
+from ..errors import printable
 from ..wire.announcement import Announcement
 from ..wire.channel import Channel
 from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode
 from ..wire.codec import Codec
 from ..wire.frames import Message
-from ..wire.messages import ERR, MISSING, Reply, Request, UnreadableRequest, read_request
+from ..wire.messages import ERR, MISSING, Reply, Request, UnreadableRequest, peer_of, read_request
+from .complaints import Complaints
 from .contexts import work_as
 from .options import ServerOptions
 from .pipeline import Pipeline
@@ -136,6 +138,7 @@ class Connection:
         self._draining = False
         self._closing: Optional[_ClosingHandshake] = None
         self._ended = False
+        self._complaints: Optional[Complaints] = None
         channel.set_tick(options["ping_interval"])
 
     def __repr__(self) -> str:
@@ -155,6 +158,19 @@ class Connection:
             self._closing = _ClosingHandshake(self)
             self._changed.notify_all()  # the leader may be waiting for room in the queue
         self._watcher.began(self._closing, self._close_timeout)
+
+    def complain(self, problem: str, *args: Any) -> None:
+        """Log a warning of what this peer sends: five a second, and then their number. Any thread."""
+        if self._complaints is None:
+            self._complaints = Complaints()
+        left_out = self._complaints.one_more(monotonic())
+        if left_out is not None:
+            self._tell_left_out(left_out)
+            self._logger.warning(f"{problem} (connection to %s)", *args, peer_of(self))
+
+    def _tell_left_out(self, count: int) -> None:
+        if count:
+            self._logger.warning("%d more warnings of the connection to %s were left out", count, peer_of(self))
 
     def abort(self, reason: str) -> None:
         """End the connection without a handshake, from any thread."""
@@ -254,7 +270,8 @@ class Connection:
         except UnreadableRequest as error:
             unreadable = Reply(ERR, error.id, error=str(error))
         if request is None:  # answered out here: what a listener raises is not to be chained to the fault of a peer
-            return self._send(*self._pipeline.write(unreadable))
+            self.complain("unreadable request: %s", printable(str(unreadable.error)))
+            return self._send(*self._pipeline.write(unreadable, self))
         if not self._admit(me, request, len(message)):
             return
         waited = 0.0
@@ -391,4 +408,6 @@ class Connection:
             self._changed.notify_all()
         if self._closing is not None:
             self._watcher.ended(self._closing)
+        if self._complaints is not None:
+            self._tell_left_out(self._complaints.left_out())
         self._emitter.emit("terminated", self)

@@ -12,10 +12,10 @@ from typing import Any, Callable, Mapping, Optional
 from flask import Flask
 
 from ..callables import checked
-from ..errors import HealthcheckFailed, TaskError, printable
+from ..errors import HealthcheckFailed, RemoteError, TaskError, printable
 from ..schema import Factory
-from ..wire.codec import NOT_JSON, Codec, is_longer
-from ..wire.messages import ERR, OK, PING, Reply, Request, describe, write_reply
+from ..wire.codec import NOT_JSON, Codec, is_longer, place_of_fault
+from ..wire.messages import ERR, OK, PING, Reply, Request, describe, titled, write_reply
 from .contexts import Worker
 from .verdicts import mistake_in, value_of, verdict_of
 
@@ -97,7 +97,7 @@ class Pipeline:
         """
         reply = self.handle(request, failed)
         worker.is_replying = True
-        return self.write(reply)
+        return self.write(reply, request.connection)
 
     def answer_within(self, app: Flask, worker: Worker, request: Request) -> Answer:
         """Like ``answer``, in an application context of its own: the text is made in it, too, for a value may read a database
@@ -108,7 +108,8 @@ class Pipeline:
             return self._answer_in(app.app_context(), worker, request)
         except BaseException as error:
             worker.is_replying = True
-            return self.write(Reply(ERR, id, None, self._report(request, error), task=task))
+            told = self._report(task, id, request.connection, error)
+            return self.write(Reply(ERR, id, None, told, task=task), request.connection)
 
     def _answer_in(self, context: Any, worker: Worker, request: Request) -> Answer:
         raised: list[Optional[BaseException]] = [None]
@@ -134,7 +135,7 @@ class Pipeline:
         except BaseException as error:  # sys.exit() in a handler must not end the connection either
             if failed is not None:
                 failed(error)
-            told = self._told(request, error)
+            told = self._told(task, id, request.connection, error)
         return Reply(ERR, id, None, told, monotonic() - started, task)
 
     def check_health(self) -> Any:
@@ -154,18 +155,49 @@ class Pipeline:
             raise
         return health
 
-    def write(self, reply: Reply) -> Answer:
+    def write(self, reply: Reply, connection: Any = None) -> Answer:
         """The text of a reply; of an ERR in its stead when the reply is not JSON or too large."""
         limit = self._max_reply_size
         try:
             if is_longer(reply.payload if reply.error is None else reply.error, limit):
-                return self._write_failure(reply, f"the reply exceeds max_message_size of {limit} bytes")
+                return self._write_failure(reply, self._too_large(reply, connection, ""))
             text = write_reply(self._codec, reply)
         except Exception as error:  # a subclass of dict or list may raise whatever it likes
-            return self._write_failure(reply, f"the result is not JSON: {describe(error)}")
+            return self._write_failure(reply, self._not_json(reply, connection, error))
         if len(text) > limit:
-            return self._write_failure(reply, f"the reply of {len(text)} bytes exceeds max_message_size of {limit} bytes")
+            return self._write_failure(reply, self._too_large(reply, connection, f" of {len(text)} bytes"))
         return reply, text
+
+    def _too_large(self, reply: Reply, connection: Any, size: str) -> str:
+        problem = f"the reply{size} exceeds max_message_size of {self._max_reply_size} bytes"
+        self._logger.error("%s: %s", titled(reply.task, reply.id, connection), problem)
+        return problem
+
+    def _not_json(self, reply: Reply, connection: Any, error: Exception) -> str:
+        """Log why a result, or the error of a TaskError, has no text; what the wire says of it."""
+        what, value = ("result", reply.payload) if reply.type == OK else ("error", reply.error)
+        mistake = mistake_in(value)
+        problem = describe(error) if mistake is None else f"it is {mistake}"
+        place = self._place_of_fault(value)
+        where = f" (at {what}{place})" if place else ""
+        error_id, mark = self._error_id()
+        title = titled(reply.task, reply.id, connection)
+        self._logger.error(
+            "the %s of task %s is not JSON%s%s: %s", what, title, where, mark, printable(problem), exc_info=error
+        )
+        return f"the result is not JSON{where}: {problem}" if error_id is None else _hidden(error_id)
+
+    def _place_of_fault(self, value: Any) -> str:
+        try:
+            return printable(place_of_fault(value, self._is_json))
+        except Exception:  # of a subclass of dict or list
+            return ""
+
+    def _is_json(self, value: Any) -> bool:
+        try:
+            return not is_longer(value, self._max_reply_size) and bool(self._codec.encode(value))
+        except Exception:
+            return False
 
     def _write_failure(self, reply: Reply, problem: str) -> Answer:
         failure = Reply(
@@ -187,20 +219,38 @@ class Pipeline:
             raise _unknown(request.type) from None
         return value_of(factory(request.payload))
 
-    def _told(self, request: Request, error: BaseException) -> Any:
+    def _told(self, task: str, id: Any, connection: Any, error: BaseException) -> Any:
         """What the wire says of what was raised."""
         if isinstance(error, TaskError):
             return error.error
-        return str(error) if isinstance(error, UnknownType) else self._report(request, error)
+        if isinstance(error, RemoteError):  # of a server that the task has called: its caller is told what that one said
+            self._logger.debug("task %s passes on: %s", titled(task, id, connection), printable(describe(error)))
+            return error.error
+        if isinstance(error, UnknownType):
+            complain = getattr(connection, "complain", self._logger.warning)
+            complain("unknown task type: %s", titled(task, id, connection))
+            return str(error)
+        return self._report(task, id, connection, error)
 
-    def _report(self, request: Request, error: BaseException) -> str:
-        error_id = None if self._expose_errors else secrets.token_hex(8)
-        mark = "" if error_id is None else f" (error id {error_id})"
-        if request.type == PING and PING not in self._schema:  # a state rather than a fault: no traceback at each ping
+    def _report(self, task: str, id: Any, connection: Any, error: BaseException) -> str:
+        error_id, mark = self._error_id()
+        if task == PING and PING not in self._schema:  # a state rather than a fault: no traceback at each ping
             self._logger.warning("the healthcheck failed%s: %s", mark, printable(describe(error)))
         else:
-            self._logger.error("task %r raised%s", request.type, mark, exc_info=error)
-        return describe(error) if error_id is None else f"Internal error, id {error_id}"
+            self._logger.error("task %s raised%s", titled(task, id, connection), mark, exc_info=error)
+        return describe(error) if error_id is None else _hidden(error_id)
+
+    def _error_id(self) -> tuple[Optional[str], str]:
+        """An id by which an error that is hidden can be found, and what the log says of it; None and nothing where errors are
+        exposed."""
+        if self._expose_errors:
+            return None, ""
+        error_id = secrets.token_hex(8)
+        return error_id, f" (error id {error_id})"
+
+
+def _hidden(error_id: str) -> str:
+    return f"Internal error, id {error_id}"
 
 
 def _check_schema(schema: Mapping[str, Factory]) -> None:

@@ -23,6 +23,7 @@ from .admission import Admission
 from .connection import Connection, Service, Visitor
 from .embedded import EmbeddedServer
 from .handshake import Accepted
+from .last_resort import LastResort
 from .options import SERVER_OPTIONS, ServerOptions
 from .pipeline import Healthcheck, Middleware, Pipeline
 from .stopping import Stop
@@ -30,6 +31,7 @@ from .watcher import Watcher
 from .web import Site, blueprint
 
 _logger = get_logger("oompa.server")
+_logger.addHandler(LastResort("oompa.server"))
 
 M = TypeVar("M", bound=Middleware)
 
@@ -58,7 +60,7 @@ class Server(Listenable):
         **options: "Unpack[ServerOptions]",
     ) -> None:
         self._options = complete("Server", SERVER_OPTIONS, options)
-        codec = codec_named(self._options["codec"])
+        codec = codec_named(self._options["codec"], self._options["default"])
         self._emitter = Emitter(("connection", "terminated", "error", "reply", "stale"), _logger)
         self._pipeline = Pipeline(
             schema,
