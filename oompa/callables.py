@@ -8,14 +8,15 @@ from typing import Any
 _COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200
 
 
-def checked(name: str, value: Any) -> Any:
+def checked(name: str, value: Any, *arguments: str) -> Any:
     """The value, if it can be called and comes to an end without an event loop.
 
     Args:
         name: What it is to be, for the error.
+        arguments: What it is to be called with, by position; none are looked at when none are named.
 
     Raises:
-        TypeError: It cannot be called, or is a coroutine function, which would run nothing here.
+        TypeError: It cannot be called, or is a coroutine function, which would run nothing here, or takes other arguments.
     """
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {value!r}")
@@ -24,7 +25,22 @@ def checked(name: str, value: Any) -> Any:
             f"{name} must not be a coroutine function, as {value!r} is: nothing would run it; write a plain def, with "
             "asyncio.run or run_coroutine_threadsafe in it where it needs a loop"
         )
+    if arguments:
+        _check_arguments(name, value, arguments)
     return value
+
+
+def _check_arguments(name: str, function: Any, arguments: tuple[str, ...]) -> None:
+    import inspect
+
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # of a builtin, maybe: only calling it will tell
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(f"{name} must take ({', '.join(arguments)}), but {function!r} takes {signature}") from None
 
 
 def is_coroutine_function(value: Any) -> bool:

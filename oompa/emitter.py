@@ -6,12 +6,13 @@ reads without the lock and calls listeners outside it. Listeners run on the thre
 
 import logging
 import threading
-from typing import Any, Callable, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, NamedTuple, Optional, TypeVar, overload
 
 from .callables import checked
 
 Listener = Callable[..., Any]
 Self = TypeVar("Self", bound="Listenable")
+Decorated = TypeVar("Decorated", bound=Listener)
 
 
 class _Entry(NamedTuple):
@@ -36,11 +37,17 @@ class Emitter:
         #: Listeners by event; empty when nobody listens to anything.
         self.table: dict[str, tuple[_Entry, ...]] = {}
 
-    def add(self, event: str, listener: Listener, once: bool = False) -> None:
-        """Call ``listener`` at each ``event``, or at the next one only. Raises ValueError for an unknown event."""
+    def check(self, event: Any) -> None:
+        """Raise TypeError or ValueError for what is no event, such as a listener where the brackets are missing."""
+        if not isinstance(event, str):
+            raise TypeError(f'an event must be a string, not {event!r}: write @....on("{self._names[0]}")')
         if event not in self._names and not event.startswith(self._families):
             known = ", ".join((*self._names, *(f"{family}<id>" for family in self._families)))
             raise ValueError(f"unknown event {event!r}; the events are {known}")
+
+    def add(self, event: str, listener: Listener, once: bool = False) -> None:
+        """Call ``listener`` at each ``event``, or at the next one only. Raises as ``check`` does, and for no listener."""
+        self.check(event)
         checked("a listener", listener)
         with self._lock:
             self.table[event] = (*self.table.get(event, ()), _Entry(listener, once))
@@ -85,13 +92,27 @@ class Listenable:
 
     _emitter: Emitter
 
+    @overload
+    def on(self: Self, event: str, listener: Listener) -> Self: ...
+
+    @overload
+    def on(self, event: str) -> Callable[[Decorated], Decorated]: ...
+
     def on(self: Self, event: str, listener: Optional[Listener] = None) -> Any:
         """Call ``listener`` at every ``event``; returns ``self``. Without a listener: a decorator.
 
         Raises:
             ValueError: There is no such event.
+            TypeError: The event is no string, as where the brackets of the decorator are missing; or the listener cannot be
+                called, or is a coroutine function.
         """
         return self._listen(event, listener, once=False)
+
+    @overload
+    def once(self: Self, event: str, listener: Listener) -> Self: ...
+
+    @overload
+    def once(self, event: str) -> Callable[[Decorated], Decorated]: ...
 
     def once(self: Self, event: str, listener: Optional[Listener] = None) -> Any:
         """Like :meth:`on`, for the next ``event`` only."""
@@ -106,6 +127,7 @@ class Listenable:
         if listener is not None:
             self._emitter.add(event, listener, once)
             return self
+        self._emitter.check(event)
 
         def decorate(function: Listener) -> Listener:
             self._emitter.add(event, function, once)

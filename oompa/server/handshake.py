@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import socket
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Collection, Mapping, NamedTuple, Optional
 
 import simple_websocket
 
@@ -60,6 +60,12 @@ def check_handshake(environ: Mapping[str, Any]) -> None:
         key = b""
     if len(key) != 16:
         raise BadHandshake("the Sec-WebSocket-Key header must be 16 bytes in base64")
+
+
+def chosen_subprotocol(environ: Mapping[str, Any], known: Collection[str]) -> Optional[str]:
+    """The first that the client offers and the server knows, None for none. A browser that offers some fails without one."""
+    offered = (each.strip() for each in environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(","))
+    return next((each for each in offered if each in known), None)
 
 
 def _tokens(environ: Mapping[str, Any], name: str) -> list[str]:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Callable, Collection, Iterable, Optional
 
 from flask import Request
 
-from ..options import Option, callable_or_none, count, count_or_none, flag, flag_or_none, route, seconds, table_of
+from ..callables import checked
+from ..options import Option, count, count_or_none, flag, flag_or_none, route, seconds, table_of
 from ..wire.options import ConnectionOptions
 
 Authenticate = Callable[[Request], Any]
@@ -21,8 +22,15 @@ _NAMELESS = frozenset({"*", "null", "file://"})
 #: A name as Flask's TRUSTED_HOSTS has it.
 _NAME = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]", re.ASCII)
 
+#: A token (:rfc:`9110#section-5.6.2`).
+_PROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+
 #: Printable ASCII without spaces: what a header brings as it was sent.
 _TOKEN = re.compile(r"[!-~]+", re.ASCII)
+
+
+def _authenticate(name: str, value: Any) -> Optional[Authenticate]:
+    return None if value is None else checked(name, value, "request")
 
 
 def _token(name: str, value: Any) -> Optional[str]:
@@ -54,6 +62,14 @@ def _origins(name: str, value: Any) -> Optional[frozenset[str]]:
                 "stands for all"
             )
     return frozenset(origins)
+
+
+def _subprotocols(name: str, value: Any) -> tuple[str, ...]:
+    found = tuple(_strings(name, value, "oompa"))
+    for each in found:
+        if not _PROTOCOL.fullmatch(each):
+            raise ValueError(f"{name} has {each!r}, which no header can name: letters, digits and !#$%&'*+-.^_`|~ alone can")
+    return found
 
 
 def _hosts(name: str, value: Any) -> Optional[frozenset[str]]:
@@ -108,7 +124,7 @@ class ServerOptions(ConnectionOptions, total=False):
         Optional[Authenticate],
         Option(
             None,
-            callable_or_none,
+            _authenticate,
             "called with the upgrade request (a `flask.Request`): True lets in, any other true value, too, and is "
             "`connection.identity`; a false one is 401, `PermissionError` 403, `abort(...)` what it says",
         ),
@@ -139,6 +155,10 @@ class ServerOptions(ConnectionOptions, total=False):
             "True: each task runs in a Flask application context of its own; None: those that come through an application of "
             "`init_app` do",
         ),
+    ]
+    subprotocols: Annotated[
+        Collection[str],
+        Option((), _subprotocols, "the first one that a client offers and that is listed is chosen; browsers need it", "none"),
     ]
     expose_errors: Annotated[bool, Option(True, flag, "False: clients get an error id, the log gets the error")]
 

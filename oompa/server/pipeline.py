@@ -77,7 +77,7 @@ class Pipeline:
 
     def use(self, middleware: Middleware) -> None:
         """Add a middleware behind those there are."""
-        checked("a middleware", middleware)
+        checked("a middleware", middleware, "request", "call_next")
         self._middleware = (*self._middleware, middleware)
         run: CallNext = self._run_factory
         for each in reversed(self._middleware):
@@ -259,7 +259,7 @@ def _check_schema(schema: Mapping[str, Factory]) -> None:
     for type, factory in schema.items():
         if not isinstance(type, str):
             raise TypeError(f"a task type must be a string, not {type!r}")
-        checked(f"the factory of {type!r}", factory)
+        checked(f"the factory of {type!r}", factory, "payload")
 
 
 def _unknown(type: str) -> UnknownType:

@@ -21,17 +21,19 @@ from ..wire.codec import codec_named
 from ..wire.streams import stream_of
 from .admission import Admission
 from .connection import Connection, Service, Visitor
-from .embedded import EmbeddedServer
+from .embedded import EmbeddedServer, check_context
 from .handshake import Accepted
 from .last_resort import LastResort
 from .options import SERVER_OPTIONS, ServerOptions
 from .pipeline import Healthcheck, Middleware, Pipeline
 from .stopping import Stop
 from .watcher import Watcher
-from .web import Site, blueprint
+from .web import Site, blueprint, paths_of
 
 _logger = get_logger("oompa.server")
 _logger.addHandler(LastResort("oompa.server"))
+
+_REMEDIES = {"disconnect_token": "one of the two has to go"}
 
 M = TypeVar("M", bound=Middleware)
 
@@ -133,14 +135,14 @@ class Server(Listenable):
         app.register_blueprint(blueprint(name, Site(self, self._options, self._context_of(app), _logger)))
 
     def _check_routes(self, app: flask.Flask) -> None:
-        taken = {rule.rule: rule.endpoint for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())}
-        for option in ("path", "health_path"):
-            path = self._options[option]
-            if path in taken:
-                raise ValueError(
-                    f"{option}={path!r}: the application has a route of this path already, the endpoint "
-                    f"{taken[path]!r}; choose another one with Server(..., {option}=...)"
-                )
+        """Raise ValueError where the application has a route that this server needs: one of the two would never be reached."""
+        for option, path, method in paths_of(self._options):
+            for rule in app.url_map.iter_rules():
+                if rule.rule == path and method in (rule.methods or ()):
+                    raise ValueError(
+                        f"{option}={path!r}: the application has a route of this path already, the endpoint "
+                        f"{rule.endpoint!r}; " + _REMEDIES.get(option, f"choose another one with Server(..., {option}=...)")
+                    )
 
     def _context_of(self, app: flask.Flask) -> Optional[flask.Flask]:
         """The application in whose contexts the tasks run that come through ``app``."""
@@ -161,7 +163,9 @@ class Server(Listenable):
 
         Raises:
             RuntimeError: The server listens already.
+            TypeError, ValueError: ``ssl`` is no ``ssl.SSLContext`` for a server.
         """
+        check_context(ssl)
         if self._embedded is not None:
             raise RuntimeError(f"the server listens already, on port {self.port}")
         ready: Future[None] = Future()

@@ -18,8 +18,11 @@ from ..wire.messages import describe
 from .connection import Visitor
 from .contexts import run_apart
 from .gates import check_host, check_origin, identify
-from .handshake import Accepted, BadHandshake, accept, check_handshake, wants_websocket
+from .handshake import Accepted, BadHandshake, accept, check_handshake, chosen_subprotocol, wants_websocket
 from .options import ServerOptions
+
+#: Where every connection is closed.
+DISCONNECT_PATH = "/disconnect"
 
 #: Seconds after which a refused client may try again.
 RETRY_AFTER = 1
@@ -82,8 +85,14 @@ def blueprint(name: str, site: Site) -> Blueprint:
     if options["health_path"] != options["path"]:
         routes.add_url_rule(options["health_path"], "health", health, methods=["GET"])
     if options["disconnect_token"] is not None:
-        routes.add_url_rule("/disconnect", "disconnect", disconnect, methods=["POST"])
+        routes.add_url_rule(DISCONNECT_PATH, "disconnect", disconnect, methods=["POST"])
     return routes
+
+
+def paths_of(options: ServerOptions) -> list[tuple[str, str, str]]:
+    """The routes of a server, each as the option that names it, its path and its method."""
+    paths = [("path", options["path"], "GET"), ("health_path", options["health_path"], "GET")]
+    return paths if options["disconnect_token"] is None else [*paths, ("disconnect_token", DISCONNECT_PATH, "POST")]
 
 
 def _text(text: str, status: int, headers: Optional[dict[str, str]] = None) -> Response:
@@ -120,7 +129,11 @@ def _upgrade(request: Request, site: Site) -> Response:
         return _text("draining", 503, {"Retry-After": str(RETRY_AFTER)})
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
     visitor = Visitor(address, request.headers, identity, read_announcement(request.headers.get), app)
-    return _Upgrade(host, visitor, server_headers(options["max_message_size"]), logger)
+    headers = server_headers(options["max_message_size"])
+    subprotocol = chosen_subprotocol(environ, options["subprotocols"])
+    if subprotocol is not None:
+        headers["Sec-WebSocket-Protocol"] = subprotocol
+    return _Upgrade(host, visitor, headers, logger)
 
 
 def _let_in(request: Request, options: ServerOptions) -> Any:
