@@ -22,17 +22,27 @@ class LastResort(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, unless somebody else does."""
-        if self._is_needed():
+        if self.is_needed():
             for handler in logging.getLogger("gunicorn.error").handlers or [_to_stderr(self._fallback)]:
                 handler.handle(record)
 
-    def _is_needed(self) -> bool:
+    def is_needed(self) -> bool:
+        """Whether nobody else writes what the logger is given."""
         logger: Any = logging.getLogger(self._name)
         while logger is not None:
             if any(not isinstance(handler, (LastResort, logging.NullHandler)) for handler in logger.handlers):
                 return False
             logger = logger.parent if logger.propagate else None
         return True
+
+
+def follow(name: str, level: int) -> None:
+    """Show a logger from ``level`` on, if nobody has configured it."""
+    logger = logging.getLogger(name)
+    for handler in logger.handlers:
+        if isinstance(handler, LastResort) and handler.is_needed() and logger.level == logging.NOTSET:
+            handler.setLevel(level)
+            logger.setLevel(level)
 
 
 def _to_stderr(handler: "logging.StreamHandler[Any]") -> "logging.StreamHandler[Any]":

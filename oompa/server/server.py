@@ -83,6 +83,10 @@ class Server(Listenable):
 
     # For users.
 
+    def __repr__(self) -> str:
+        where = "" if self.port is None else f" on port {self.port}"
+        return f"<Server{where} with {len(self.connections)} connections{' draining' if self.is_draining() else ''}>"
+
     @property
     def port(self) -> Optional[int]:
         """The port ``listen`` has bound; None while not listening."""
@@ -177,6 +181,7 @@ class Server(Listenable):
         except (OSError, OverflowError) as error:
             ready.set_exception(error)
         else:
+            _logger.info("listening on %s:%s", host, self.port)
             ready.set_result(None)
         return ready
 
@@ -202,7 +207,6 @@ class Server(Listenable):
         """
         with Stop() as self._stop:
             self.listen(port, host, ssl).result()
-            _logger.info("listening on %s:%s", host, self.port)
             self._stop.wait()
         self.close().result()
 
@@ -254,6 +258,7 @@ class Server(Listenable):
 
     def _close(self, limit: float, closed: "Future[None]") -> None:
         try:
+            _logger.info("draining: %d connections, whose tasks have %g seconds", len(self.connections), limit)
             self._admission.drain(limit)
             watcher = self._service.watcher
             self._service = self._service._replace(watcher=Watcher())
@@ -264,6 +269,7 @@ class Server(Listenable):
                 self._embedded = None
             if self._stop is not None:
                 self._stop.request()
+            _logger.info("closed")
             closed.set_result(None)
         except BaseException as error:
             closed.set_exception(error)

@@ -116,18 +116,6 @@ class Reply:
 class UnreadableRequest(ProtocolError):
     """A text that is no request. ``id`` is the id to answer with, None where none could be read."""
 
-    def __init__(self, problem: str, id: Any = None) -> None:
-        super().__init__(problem)
-        self.id = id
-
-
-class UnreadableReply(ProtocolError):
-    """A text that is no reply. ``id`` is the id of the call it answers, None where none could be read."""
-
-    def __init__(self, problem: str, id: Any = None) -> None:
-        super().__init__(problem)
-        self.id = id
-
 
 def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) -> Request:
     """The request a message holds.
@@ -201,14 +189,14 @@ def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
     """The type, the id and the payload or error of a reply; the type alone of a message that a newer server sends.
 
     Raises:
-        UnreadableReply: The text is no reply.
+        ProtocolError: The text is no reply.
     """
     try:
         fields = codec.decode(text)
     except NOT_JSON as error:
-        raise UnreadableReply(f"a reply must be JSON: {_brief(error)}", id_in(text)) from None
+        raise ProtocolError(f"a reply must be JSON: {_brief(error)}", id_in(text)) from None
     if type(fields) is not dict:
-        raise UnreadableReply(f"a reply must be a JSON object, not {_json_name(fields)}")
+        raise ProtocolError(f"a reply must be a JSON object, not {_json_name(fields)}")
     kind = fields.get("type")
     if kind == OK:
         return OK, fields.get("id"), fields.get("payload")
@@ -216,7 +204,7 @@ def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
         return ERR, fields.get("id"), fields.get("error")
     if type(kind) is str and kind.startswith(OWN_TYPES):
         return kind, None, None
-    raise UnreadableReply(f"a reply must have type OK or ERR, not {_brief(kind)}", fields.get("id"))
+    raise ProtocolError(f"a reply must have type OK or ERR, not {_brief(kind)}", fields.get("id"))
 
 
 def write_reply(codec: Codec, reply: Reply) -> bytes:

@@ -16,7 +16,6 @@ from oompa.wire.messages import (
     Reply,
     Request,
     RequestWriter,
-    UnreadableReply,
     UnreadableRequest,
     describe,
     read_reply,
@@ -215,7 +214,7 @@ def test_a_reply_that_cannot_be_read_is_told_with_the_id_of_its_call(codec):
         ("{", None),
         ("[]", None),
     ]:
-        with pytest.raises(UnreadableReply) as caught:
+        with pytest.raises(ProtocolError) as caught:
             read_reply(codec, text)
         assert caught.value.id == id
 
