@@ -11,7 +11,7 @@ class Complaints:
     """Counts the warnings of one connection. ``_lock`` guards the counts."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._since = float("-inf")
         self._told = 0
         self._hidden = 0
