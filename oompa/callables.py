@@ -6,6 +6,7 @@ from typing import Any
 
 #: Of ``code.co_flags``: an ``async def`` without and with ``yield``, as in ``inspect``, which is slow to import.
 _COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200
+_GENERATORS = 0x20 | _COROUTINE | _ASYNC_GENERATOR
 
 
 def checked(name: str, value: Any, *arguments: str) -> Any:
@@ -41,6 +42,25 @@ def _check_arguments(name: str, function: Any, arguments: tuple[str, ...]) -> No
         signature.bind(*arguments)
     except TypeError:
         raise TypeError(f"{name} must take ({', '.join(arguments)}), but {function!r} takes {signature}") from None
+
+
+def forgets_to_return(function: Any) -> bool:
+    """Whether a function of Python's comes to an end and never with a value, though it uses its last argument."""
+    import dis
+
+    code = getattr(_unwrapped(function), "__code__", None)
+    if code is None or code.co_flags & _GENERATORS:
+        return False
+    steps = list(dis.get_instructions(code))
+    last = code.co_varnames[code.co_argcount - 1] if code.co_argcount else ""
+    ends = [(before, step) for before, step in zip(steps, steps[1:]) if step.opname.startswith("RETURN_")]
+    values = [before if step.opname == "RETURN_VALUE" else step for before, step in ends if step.opname != "RETURN_GENERATOR"]
+    is_used = any(last in _names_in(step.argval) and step.opname.startswith("LOAD_") for step in steps)
+    return is_used and bool(values) and all("CONST" in value.opname and value.argval is None for value in values)
+
+
+def _names_in(argument: Any) -> tuple[Any, ...]:
+    return argument if isinstance(argument, tuple) else (argument,)  # 3.13 loads two at once
 
 
 def is_coroutine_function(value: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Callable, Mapping, Optional
 
 from flask import Flask
 
-from ..callables import checked
+from ..callables import checked, forgets_to_return
 from ..errors import HealthcheckFailed, RemoteError, TaskError, printable
 from ..schema import Factory
 from ..wire.codec import NOT_JSON, Codec, is_longer, place_of_fault
@@ -78,6 +78,8 @@ class Pipeline:
     def use(self, middleware: Middleware) -> None:
         """Add a middleware behind those there are."""
         checked("a middleware", middleware, "request", "call_next")
+        if forgets_to_return(middleware):
+            raise TypeError(f"a middleware must return a result, and {middleware!r} never does: return call_next(request)")
         self._middleware = (*self._middleware, middleware)
         run: CallNext = self._run_factory
         for each in reversed(self._middleware):
@@ -182,9 +184,9 @@ class Pipeline:
         where = f" (at {what}{place})" if place else ""
         error_id, mark = self._error_id()
         title = titled(reply.task, reply.id, connection)
-        self._logger.error(
-            "the %s of task %s is not JSON%s%s: %s", what, title, where, mark, printable(problem), exc_info=error
-        )
+        cause = None if _is_own(error) else error
+        text = printable(problem)
+        self._logger.error("the %s of task %s is not JSON%s%s: %s", what, title, where, mark, text, exc_info=cause)
         return f"the result is not JSON{where}: {problem}" if error_id is None else _hidden(error_id)
 
     def _place_of_fault(self, value: Any) -> str:
@@ -221,10 +223,11 @@ class Pipeline:
 
     def _told(self, task: str, id: Any, connection: Any, error: BaseException) -> Any:
         """What the wire says of what was raised."""
-        if isinstance(error, TaskError):
-            return error.error
-        if isinstance(error, RemoteError):  # of a server that the task has called: its caller is told what that one said
-            self._logger.debug("task %s passes on: %s", titled(task, id, connection), printable(describe(error)))
+        if isinstance(error, (TaskError, RemoteError)):  # of a server that the task has called, and whose word is passed on
+            if self._is_health(task):
+                self._logger.warning("the healthcheck failed: %s", printable(describe(error)))
+            elif isinstance(error, RemoteError):
+                self._logger.debug("task %s passes on: %s", titled(task, id, connection), printable(describe(error)))
             return error.error
         if isinstance(error, UnknownType):
             complain = getattr(connection, "complain", self._logger.warning)
@@ -234,11 +237,14 @@ class Pipeline:
 
     def _report(self, task: str, id: Any, connection: Any, error: BaseException) -> str:
         error_id, mark = self._error_id()
-        if task == PING and PING not in self._schema:  # a state rather than a fault: no traceback at each ping
+        if self._is_health(task):  # a state rather than a fault: no traceback at each ping
             self._logger.warning("the healthcheck failed%s: %s", mark, printable(describe(error)))
         else:
             self._logger.error("task %s raised%s", titled(task, id, connection), mark, exc_info=error)
         return describe(error) if error_id is None else _hidden(error_id)
+
+    def _is_health(self, task: str) -> bool:
+        return task == PING and PING not in self._schema
 
     def _error_id(self) -> tuple[Optional[str], str]:
         """An id by which an error that is hidden can be found, and what the log says of it; None and nothing where errors are
@@ -247,6 +253,14 @@ class Pipeline:
             return None, ""
         error_id = secrets.token_hex(8)
         return error_id, f" (error id {error_id})"
+
+
+def _is_own(error: BaseException) -> bool:
+    """Whether an error was raised here or in ``json``, so that its traceback tells nothing of the task."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(("oompa.", "json."))
 
 
 def _hidden(error_id: str) -> str:

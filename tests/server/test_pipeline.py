@@ -478,7 +478,7 @@ def test_what_is_not_json_is_told_with_its_place_and_logged_with_type_and_id(bui
     pipeline = build(expose_errors=expose_errors)
     _, fields = written(pipeline, Reply(kind, "7", value if kind == OK else None, value if kind == ERR else None, task="ADD"))
     (record,) = caplog.records
-    assert record.levelname == "ERROR" and record.exc_info
+    assert record.levelname == "ERROR" and not record.exc_info  # there is no line of the task's in it
     assert record.getMessage().startswith(f"{named} (id '7')") and ".users[1].tags" in record.getMessage()
     if expose_errors:
         assert ".users[1].tags" in fields["error"] and "set" in fields["error"]
@@ -498,7 +498,7 @@ def test_an_exception_raised_while_a_result_becomes_text_is_hidden_like_any_othe
 
     _, fields = written(build(expose_errors=False), Reply(OK, "7", Lazy(a=1), task="ADD"))
     assert "hunter2" not in fields["error"] and fields["error"].split()[-1] in caplog.text
-    assert "hunter2" in caplog.text
+    assert "hunter2" in caplog.text and "in items" in caplog.text
 
 
 def test_a_reply_that_is_too_large_is_logged_with_type_and_id(build, caplog):
@@ -527,6 +527,17 @@ def test_a_coroutine_that_a_plain_function_returns_is_told_as_what_it_is(build, 
 
 async def sleep():
     """Nothing that anybody awaits."""
+
+
+@pytest.mark.parametrize("error", [TaskError("down"), RemoteError("down")], ids=["TaskError", "RemoteError"])
+def test_a_ping_tells_what_the_healthcheck_said_and_the_log_that_it_failed(build, caplog, error):
+    """Cases 40 and 45: a state of this server, whoever is to blame."""
+
+    def healthcheck():
+        raise error
+
+    assert run(build(healthcheck=healthcheck), PING) == (ERR, "down")
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "the healthcheck failed" in caplog.text
 
 
 def test_an_unknown_type_leaves_a_warning(build, caplog):

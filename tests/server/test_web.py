@@ -1,5 +1,7 @@
 """Routes beside those of an application, and what an application does around them."""
 
+import functools
+
 import flask
 import pytest
 from raw_peer import RawPeer, health, upgrade
@@ -215,6 +217,50 @@ def test_a_decorator_without_brackets_is_told_the_right_form(serve):
 def test_a_middleware_that_takes_something_else_is_refused(function):
     """Case 57."""
     with pytest.raises(TypeError, match=r"a middleware must take \(request, call_next\), but "):
+        Server({}).use(function)
+
+
+def test_a_middleware_that_forgets_to_return_is_refused():
+    """Case 57: every reply was null."""
+
+    def plain(request, call_next):
+        call_next(request)
+
+    def guarded(request, call_next):
+        if request.type == "NO":
+            return
+        call_next(request)
+
+    class Middleware:
+        def run(self, request, call_next):
+            result = call_next(request)
+            print(result)
+
+    for function in (plain, guarded, Middleware().run, functools.partial(Middleware.run, None)):
+        with pytest.raises(TypeError, match=r"a middleware must return a result, and .* never does: return call_next"):
+            Server({}).use(function)
+
+
+def test_a_middleware_that_returns_now_and_then_or_raises_is_taken():
+    """Case 57."""
+
+    def raises(request, call_next):
+        raise LookupError(call_next)
+
+    def denies(request, call_next):
+        if request.meta:
+            return call_next(request)
+
+    def answers_nothing(request, call_next):
+        return None
+
+    def passes(request, call_next):
+        try:
+            return call_next(request)
+        finally:
+            print(request)
+
+    for function in (raises, denies, answers_nothing, passes, print, lambda request, call_next: None):
         Server({}).use(function)
 
 
