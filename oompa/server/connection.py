@@ -16,7 +16,6 @@ listeners run outside the lock.
 import logging
 import threading
 from collections import deque
-from contextvars import Context
 from functools import partial
 from time import monotonic
 from typing import Any, Callable, NamedTuple, Optional
@@ -33,7 +32,7 @@ from ..wire.codec import Codec
 from ..wire.frames import Message
 from ..wire.messages import ERR, MISSING, Reply, Request, UnreadableRequest, peer_of, read_request
 from .complaints import Complaints
-from .contexts import work_as
+from .contexts import NOTHING_SET, work_as
 from .options import ServerOptions
 from .pipeline import Pipeline
 from .watcher import PATIENCE, Watcher
@@ -281,7 +280,7 @@ class Connection:
             else:
                 me.request = request
                 self._watcher.began(me)
-                reply, text = Context().run(self._answer, me, request)
+                reply, text = NOTHING_SET.copy().run(self._answer, me, request)
                 if waited:
                     reply.waited = waited
                 self._send(reply, text)
@@ -293,7 +292,7 @@ class Connection:
         """Run a task of a type that took long the last time: the lead is passed on first."""
         self._pass_lead(me)
         me.request = request
-        reply, text = Context().run(self._answer, me, request)
+        reply, text = NOTHING_SET.copy().run(self._answer, me, request)
         if reply.elapsed < PATIENCE:
             self._slow_types.discard(str(reply.task))
         reply.waited = waited
