@@ -18,7 +18,7 @@ The wings stand on the wire and do not know each other. The path of one call:
 6. Whoever leads in ``client/turns``, mostly the caller itself, reads it; ``client/link`` settles the ``client/call``.
 
 To mend a fault in reconnecting, begin in ``client/keeper``; in who reads, in ``client/turns``; in what is sent again, in
-``client/exchange``; in who may connect, in ``server/web``; in how tasks get their threads, in ``server/connection``.
+``client/exchange``; in who may connect, in ``server/gates``; in how tasks get their threads, in ``server/connection``.
 """
 
 import importlib

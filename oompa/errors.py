@@ -24,7 +24,15 @@ class OompaError(Exception):
 
 
 class ProtocolError(OompaError):
-    """The peer sent something that is no message of the protocol."""
+    """The peer sent something that is no message of the protocol.
+
+    Attributes:
+        id: The id found in it all the same, None where there is none.
+    """
+
+    def __init__(self, problem: str, id: Any = None) -> None:
+        super().__init__(problem)
+        self.id = id
 
 
 class RemoteError(OompaError):

@@ -24,6 +24,7 @@ from typing import Any
 from gunicorn.util import load_class
 from gunicorn.workers.gthread import ThreadWorker
 
+from .server.last_resort import follow
 from .server.server import Server
 
 worker_class = "gthread"
@@ -72,11 +73,12 @@ def on_reload(arbiter: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Bound the connections by the threads there are, and drain when told to stop."""
+    """Bound the connections by the threads there are, drain when told to stop, and tell of it at gunicorn's log level."""
     servers = _servers_of(worker.wsgi)
     if not servers:
         worker.log.warning("no oompa server found in %r: nothing will be drained", worker.wsgi)
         return
+    follow("oompa.server", worker.log.error_log.level)
     _bound_connections(servers, worker)
     _drain_on_signals(servers, worker)
 

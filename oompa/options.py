@@ -13,6 +13,8 @@ error names the option, the value and what would do.
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Optional, TypeVar, cast
 
+from .callables import checked
+
 if sys.version_info >= (3, 11):
     from typing import Unpack as Unpack
 elif TYPE_CHECKING:
@@ -142,15 +144,25 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
+def flag_or_none(name: str, value: Any) -> Optional[bool]:
+    """True, False or None."""
+    return None if value is None else flag(name, value)
+
+
 def callable_or_none(name: str, value: Any) -> Any:
-    """Something that can be called, or None."""
-    if value is not None and not callable(value):
-        raise TypeError(f"{name} must be callable, not {value!r}")
-    return value
+    """Something that can be called, and is no coroutine function, or None."""
+    return None if value is None else checked(name, value)
+
+
+#: In no path that a request is matched with: converters, a query, a fragment, escapes, and what Werkzeug merges.
+_NEVER_IN_PATHS = ("<", ">", "?", "#", "%", "//")
 
 
 def route(name: str, value: Any) -> str:
-    """A path on the web server."""
+    """A path on the web server, as it reads when it is decoded."""
     if not isinstance(value, str) or not value.startswith("/"):
         raise ValueError(f"{name} must be a path that starts with '/', not {value!r}")
+    for each in _NEVER_IN_PATHS:
+        if each in value:
+            raise ValueError(f"{name} must be a plain path such as '/ws', not {value!r}: no request matches {each!r} in it")
     return value

@@ -2,6 +2,8 @@
 
 from typing import Any, Callable, TypeVar
 
+from .callables import checked
+
 Factory = Callable[[Any], Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -18,26 +20,48 @@ class Schema(dict[str, Factory]):
             return x + y
     """
 
+    def __setitem__(self, type: str, factory: Factory) -> None:
+        super().__setitem__(type, checked(f"the factory of {type!r}", factory))
+
     def task(self, type: str) -> Callable[[Function], Function]:
         """Make the decorated function run ``type``; the payload's keys become its keyword arguments.
 
         A request without a payload calls it without arguments.
 
         Raises:
+            TypeError: ``type`` is no string, such as the function itself where the brackets are missing.
             ValueError: ``type`` has a factory already.
         """
-        if type in self:
-            raise ValueError(f"task type {type!r} has a factory already")
+        self._check_new(type)
 
         def decorate(function: Function) -> Function:
-            def factory(payload: Any) -> Any:
-                if payload is None:
-                    return function()
-                if not isinstance(payload, dict):
-                    raise TypeError(f"the payload of {type} must be an object whose keys are arguments")
-                return function(**payload)
-
-            self[type] = factory
+            self.add(type, function)
             return function
 
         return decorate
+
+    def add(self, type: str, factory: Callable[..., Any]) -> None:
+        """Let ``factory`` run ``type``: :meth:`task` without the decorator.
+
+        Raises:
+            TypeError: ``type`` is no string, or the factory cannot be called, or is a coroutine function.
+            ValueError: ``type`` has a factory already.
+        """
+        self._check_new(type)
+        function = checked(f"the factory of {type!r}", factory)
+
+        def run(payload: Any) -> Any:
+            if payload is None:
+                return function()
+            if not isinstance(payload, dict):
+                raise TypeError(f"the payload of {type} must be an object whose keys are arguments")
+            return function(**payload)
+
+        self[type] = run
+
+    def _check_new(self, type: Any) -> None:
+        if not isinstance(type, str):
+            named = f"{getattr(type, '__name__', 'ADD')}".upper()
+            raise TypeError(f'a task type must be a string, not {type!r}: write @schema.task("{named}")')
+        if type in self:
+            raise ValueError(f"task type {type!r} has a factory already")

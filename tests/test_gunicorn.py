@@ -378,3 +378,60 @@ def test_gunicorn_refuses_what_cannot_work(arguments):
     assert shown.returncode == 1
     assert re.search(r"^Error: oompa needs .*--(worker-class|threads)", shown.stderr, re.MULTILINE)
     assert "Traceback" not in shown.stderr
+
+
+# The log.
+
+CONFIGURED = ("-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", "127.0.0.1:{port}")
+
+RAISING = """
+import logging
+from oompa import Server
+
+CONFIGURATION
+server = Server({"FAIL": lambda payload: 1 / 0}, drain_timeout=5.0)
+"""
+
+
+@pytest.mark.parametrize("arguments", [(), ("-c", "python:oompa.gunicorn")], ids=["bare", "configured"])
+def test_a_task_that_raises_is_in_gunicorns_error_log(tmp_path, arguments):
+    """Case 50: without any configuration of logging, and with only ours of gunicorn."""
+    log = tmp_path / "error.log"
+    (tmp_path / "application.py").write_text(RAISING.replace("CONFIGURATION", ""))
+    fixed = ("--threads", "4", "--pythonpath", str(tmp_path), "--error-logfile", str(log), "--no-control-socket")
+    with deployed("-m", "gunicorn", *arguments, "-b", "127.0.0.1:{port}", *fixed, "application:server") as server:
+        with Client(f"ws://127.0.0.1:{server.port}") as client:
+            assert "ZeroDivisionError" in str(client.dispatch("FAIL").exception(CEILING))
+        wait_until(lambda: "ZeroDivisionError" in log.read_text())
+        assert log.read_text().count("task 'FAIL' (id ") == 1 and "Error handling request" not in log.read_text()
+        if arguments:
+            os.kill(server.process.pid, signal.SIGTERM)
+            server.process.wait(CEILING)
+            assert re.search(r"\[INFO\] draining: \d connections", log.read_text()) and "[INFO] closed" in log.read_text()
+
+
+def test_an_application_that_has_configured_logging_is_left_alone(tmp_path):
+    """Case 50."""
+    log, own = tmp_path / "error.log", tmp_path / "own.log"
+    text = RAISING.replace("CONFIGURATION", f"logging.basicConfig(filename={str(own)!r}, level='WARNING')")
+    (tmp_path / "application.py").write_text(text)
+    fixed = ("--pythonpath", str(tmp_path), "--error-logfile", str(log))
+    with deployed(*CONFIGURED, *fixed, "application:server") as one:
+        with Client(f"ws://127.0.0.1:{one.port}") as client:
+            client.dispatch("FAIL").exception(CEILING)
+        wait_until(lambda: own.exists() and "ZeroDivisionError" in own.read_text())
+        os.kill(one.process.pid, signal.SIGTERM)
+        one.process.wait(CEILING)
+    assert "FAIL" not in log.read_text() and "draining" not in log.read_text() + own.read_text()
+
+
+def test_a_websocket_is_a_101_in_the_access_log_and_no_error_in_the_other(tmp_path):
+    """Case 50: it was logged as a GET that was answered 200, or not at all."""
+    access, log = tmp_path / "access.log", tmp_path / "error.log"
+    (tmp_path / "application.py").write_text(RAISING.replace("CONFIGURATION", ""))
+    fixed = ("--pythonpath", str(tmp_path), "--error-logfile", str(log), "--access-logfile", str(access))
+    with deployed(*CONFIGURED, *fixed, "--log-level", "debug", "application:server") as one:
+        with Client(f"ws://127.0.0.1:{one.port}") as client:
+            client.dispatch("FAIL").exception(CEILING)
+        wait_until(lambda: '"GET / HTTP/1.1" 101' in access.read_text())
+    assert not re.search(r"\[ERROR\] (?!task 'FAIL')", log.read_text()), log.read_text()

@@ -1,4 +1,5 @@
-"""What is logged: nothing by default, one line per lost connection or refused handshake, tracebacks of handlers, no secrets."""
+"""What is logged: by default a server's warnings and errors, one line per lost connection or refused handshake, tracebacks of
+handlers, no secrets."""
 
 import base64
 import contextlib
@@ -38,7 +39,7 @@ def text_of(records):
     return "\n".join(map(formatter.format, records))
 
 
-# Quiet by default.
+# Where nobody has configured anything.
 
 
 NOISY = """
@@ -89,9 +90,106 @@ server.close(timeout=0.5).result(10)
 """
 
 
-def test_nothing_is_printed_by_default():
+def test_a_server_tells_of_warnings_and_errors_and_a_client_is_quiet():
+    """Cases 5, 45 and 50: as with Flask, what nobody has configured still shows."""
     done = subprocess.run([sys.executable, "-c", f"{NOISY}\n{KNOCK}"], capture_output=True, timeout=60, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "it ran\n", "")
+    assert (done.returncode, done.stdout) == (0, "it ran\n")
+    heads = re.findall(r"^\[[^]]+\] (\w+) in ([\w.]+): ", done.stderr, re.MULTILINE)
+    assert {name for _, name in heads} == {"oompa.server"} and {level for level, _ in heads} == {"WARNING", "ERROR"}
+    assert "task 'FAIL' (id " in done.stderr and "LookupError: nothing" in done.stderr
+    assert "unreadable request: a request must be JSON" in done.stderr
+
+
+BESIDE_A_VIEW = """
+import logging, sys
+import flask
+from oompa import Client, Server
+
+app = flask.Flask("site")
+server = Server({"FAIL": lambda _: 1 / 0}, path="/ws")
+server.init_app(app)
+{configuration}
+host = Server({})
+host.app.wsgi_app = app
+host.listen(0).result(10)
+with Client(f"ws://127.0.0.1:{host.port}/ws") as client:
+    client.dispatch("FAIL").exception(10)
+server.close(timeout=1).result(10)
+host.close(timeout=1).result(10)
+"""
+
+
+@pytest.mark.parametrize(
+    "configuration, count",
+    [
+        ("", 1),
+        ("logging.basicConfig(format='mine %(message)s')", 1),
+        ("logging.getLogger('oompa').addHandler(logging.StreamHandler())", 1),
+        ("logging.getLogger('oompa.server').addHandler(logging.StreamHandler())", 1),
+        ("logging.getLogger('oompa').setLevel('CRITICAL')", 0),
+        ("logging.getLogger('oompa.server').propagate = False", 1),
+        ("app.logger.warning('hello')", 1),
+    ],
+)
+def test_a_task_that_raises_in_an_application_is_told_once_whoever_has_configured_logging(configuration, count):
+    """Case 5: ``init_app`` hands oompa's logger a place to write, and takes it back as soon as there is another."""
+    source = BESIDE_A_VIEW.replace("{configuration}", configuration)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, timeout=60, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("task 'FAIL'") == count and done.stderr.count("ZeroDivisionError") == count, done.stderr
+
+
+class Failing(logging.Handler):
+    """A handler whose other end is gone, or a filter that reads what is not there."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+
+    def handle(self, record):
+        self.asked += 1
+        raise RuntimeError("Working outside of request context.")
+
+    filter = handle
+
+
+@pytest.mark.parametrize("part", ["handler", "filter"])
+def test_a_log_that_raises_costs_no_reply_and_no_connection(serve, connect, monkeypatch, part):
+    """Case 19, on the server: the log is asked, raises, and all goes on."""
+    failing, logger = Failing(), logging.getLogger("oompa.server")
+
+    def healthcheck():
+        raise OSError("ill")
+
+    server = serve({"FAIL": lambda _: 1 / 0, "ODD": lambda _: {1}, "ONE": lambda _: 1}, healthcheck)
+    client = connect(server)
+    assert client.call("ONE") == 1
+    monkeypatch.setattr(logger, part + "s", [failing])
+    for type in ("FAIL", "ODD", "MEOW"):
+        assert isinstance(client.dispatch(type).exception(CEILING), RemoteError)
+    assert isinstance(client.ping().exception(CEILING), RemoteError)
+    with RawPeer(server.port) as peer:
+        peer.send(upgrade(server.port, without="Sec-WebSocket-Key"))
+        assert peer.response().status == 400
+    assert client.call("ONE") == 1 and failing.asked >= 5
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("text", [b"{", b'{"type": "MEOW"}'], ids=["unreadable", "unknown"])
+def test_of_many_faults_of_a_peer_a_few_leave_a_line_and_then_their_number(serve, records, text):
+    """Case 45: five a second for each connection."""
+    server = serve()
+    with RawPeer.websocket(server.port) as peer:
+        for _ in range(500):
+            peer.send(frame(TEXT, text))
+        for _ in range(500):
+            assert peer.reply()["type"] == "ERR"
+    wait_until(lambda: not server.connections)
+    lines = [record.getMessage() for record in records("oompa.server", logging.WARNING)]
+    told = [line for line in lines if "left out" not in line]
+    left_out = [int(line.split()[0]) for line in lines if "left out" in line]
+    assert len(told) + sum(left_out) == 500 and 5 <= len(told) <= 100 and left_out
+    assert all("127.0.0.1:" in line for line in lines)
 
 
 def test_everything_can_be_had_from_two_loggers():
@@ -293,6 +391,7 @@ def test_handler_that_raises_leaves_one_traceback(serve, connect, records):
         client.call("FAIL")
     (record,) = records("oompa.server", logging.WARNING)
     assert record.levelno == logging.ERROR and "'FAIL'" in record.getMessage()
+    assert "(id '" in record.getMessage() and "from 127.0.0.1:" in record.getMessage()  # Case 51
     assert "LookupError: nothing there" in text_of([record]) and "in fail" in text_of([record])
     assert records("oompa.client", logging.WARNING) == []  # the caller has the error
 
@@ -328,7 +427,10 @@ def test_what_a_client_did_wrong_and_what_a_task_says_leave_no_traceback(serve, 
     with RawPeer.websocket(server.port) as peer:
         peer.send(frame(TEXT, b"{"))
         assert peer.reply()["type"] == "ERR"
-    assert records(level=logging.WARNING) == []
+    unknown, unreadable = records(level=logging.WARNING)
+    assert {record.levelno for record in (unknown, unreadable)} == {logging.WARNING}
+    assert not unknown.exc_info and "unknown task type: 'MEOW' (id " in unknown.getMessage()
+    assert not unreadable.exc_info and "unreadable request" in unreadable.getMessage()
 
 
 # Nothing secret.

@@ -3,10 +3,15 @@
 import logging
 import pathlib
 import re
+import subprocess
 
+import needs
 import pytest
 from conftest import CEILING, DESCRIBED
+from deployed import deployed
 from ports import reserved_port
+
+from oompa import Client, wire
 
 README = pathlib.Path(__file__).parent.parent.joinpath("README.md").read_text()
 
@@ -22,12 +27,46 @@ def test_python_blocks_run_in_order(capsys, caplog):
         try:
             for block in blocks("python"):
                 exec(block.replace("9000", str(port)), namespace)
+                if namespace["server"].port is None:
+                    namespace["server"].listen(port).result(CEILING)
             with namespace["Client"](f"ws://localhost:{port}") as client:
                 assert [client.call("ADD", {"x": 2, "y": 3}) for _ in range(2)] == [5, 5]
             assert namespace["cache"] == {("ADD", 1, 6): 7, ("ADD", 2, 3): 5}
         finally:
             namespace["server"].close().result(CEILING)
     assert capsys.readouterr().out == "ZeroDivisionError: division by zero\n9900\n"
+
+
+def test_the_first_server_runs_when_it_is_copied_into_a_file(tmp_path):
+    """Case 16: it exited at once."""
+    file = tmp_path / "server.py"
+    file.write_text(blocks("python")[0].replace("9000", "int(__import__('sys').argv[1])"))
+    with deployed(str(file), "{port}") as server:
+        with Client(f"ws://127.0.0.1:{server.port}") as client:
+            assert client.call("ADD", {"x": 1, "y": 6}) == 7
+
+
+@pytest.mark.parametrize("number, said", [(0, '{"type":"OK","id":"1","payload":7}'), (1, "7")], ids=["browser", "Node"])
+def test_the_snippets_in_javascript_say_what_they_promise(serve, number, said):
+    """Case 58."""
+    node = needs.program("node")
+    interop = pathlib.Path(__file__).parent / "interop"
+    if not (interop / "node_modules" / "oompa").exists():
+        pytest.skip("npm install --prefix tests/interop")
+    server = serve(origins=["*"])
+    snippet = blocks("js")[number].replace("9000", str(server.port)).replace("localhost", "127.0.0.1")
+    script = f"globalThis.WebSocket = require('ws'); {snippet}"
+    with subprocess.Popen([node, "-e", script], cwd=interop, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline().strip() == said
+        finally:
+            process.kill()
+
+
+def test_the_wire_is_told_where_a_user_looks():
+    """Case 58."""
+    for form in ('"payload": any', '"error": any', "$OOMPA/PING", "Oompa-Features", "Oompa-Max-Message-Size", "Oompa-Client"):
+        assert form in wire.__doc__
 
 
 def test_commands_set_up_everything_themselves():

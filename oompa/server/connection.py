@@ -16,19 +16,23 @@ listeners run outside the lock.
 import logging
 import threading
 from collections import deque
+from functools import partial
 from time import monotonic
 from typing import Any, Callable, NamedTuple, Optional
 
+from flask import Flask
 from werkzeug.datastructures import Headers
 
 from ..emitter import Emitter
+from ..errors import printable
 from ..wire.announcement import Announcement
 from ..wire.channel import Channel
 from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode
 from ..wire.codec import Codec
 from ..wire.frames import Message
-from ..wire.messages import ERR, MISSING, Reply, Request, UnreadableRequest, read_request
-from .contexts import work_as
+from ..wire.messages import ERR, MISSING, Reply, Request, UnreadableRequest, peer_of, read_request
+from .complaints import Complaints
+from .contexts import NOTHING_SET, work_as
 from .options import ServerOptions
 from .pipeline import Pipeline
 from .watcher import PATIENCE, Watcher
@@ -44,12 +48,13 @@ _NOTHING: tuple[None, float] = (None, 0.0)
 
 
 class Visitor(NamedTuple):
-    """Who asks for an upgrade."""
+    """Who asks for an upgrade, and in which Flask application the tasks are to run; None: in none."""
 
     remote_address: tuple[str, int]
     headers: Headers
     identity: Any
     announced: Announcement
+    app: Optional[Flask] = None
 
 
 class Service(NamedTuple):
@@ -112,10 +117,11 @@ class Connection:
     """
 
     def __init__(self, channel: Channel, service: Service, visitor: Visitor) -> None:
-        self.remote_address, self.headers, self.identity, _ = visitor
+        self.remote_address, self.headers, self.identity, _, app = visitor
         self.announced = channel.announced
         self._channel = channel
         self._pipeline, self._codec, self._watcher, self._slow_types, self._emitter, self._logger, options = service
+        self._answer = self._pipeline.answer if app is None else partial(self._pipeline.answer_within, app)
         self._concurrency = options["concurrency"]
         self._max_queued = options["max_queued"]
         self._max_queued_size = options["max_message_size"]
@@ -131,6 +137,7 @@ class Connection:
         self._draining = False
         self._closing: Optional[_ClosingHandshake] = None
         self._ended = False
+        self._complaints: Optional[Complaints] = None
         channel.set_tick(options["ping_interval"])
 
     def __repr__(self) -> str:
@@ -150,6 +157,19 @@ class Connection:
             self._closing = _ClosingHandshake(self)
             self._changed.notify_all()  # the leader may be waiting for room in the queue
         self._watcher.began(self._closing, self._close_timeout)
+
+    def complain(self, problem: str, *args: Any) -> None:
+        """Log a warning of what this peer sends: five a second, and then their number. Any thread."""
+        if self._complaints is None:
+            self._complaints = Complaints()
+        left_out = self._complaints.one_more(monotonic())
+        if left_out is not None:
+            self._tell_left_out(left_out)
+            self._logger.warning(f"{problem} (connection to %s)", *args, peer_of(self))
+
+    def _tell_left_out(self, count: int) -> None:
+        if count:
+            self._logger.warning("%d more warnings of the connection to %s were left out", count, peer_of(self))
 
     def abort(self, reason: str) -> None:
         """End the connection without a handshake, from any thread."""
@@ -249,7 +269,8 @@ class Connection:
         except UnreadableRequest as error:
             unreadable = Reply(ERR, error.id, error=str(error))
         if request is None:  # answered out here: what a listener raises is not to be chained to the fault of a peer
-            return self._reply(unreadable)
+            self.complain("unreadable request: %s", printable(str(unreadable.error)))
+            return self._send(*self._pipeline.write(unreadable, self))
         if not self._admit(me, request, len(message)):
             return
         waited = 0.0
@@ -259,11 +280,10 @@ class Connection:
             else:
                 me.request = request
                 self._watcher.began(me)
-                reply = self._pipeline.handle(request)
-                me.is_replying = True
+                reply, text = NOTHING_SET.copy().run(self._answer, me, request)
                 if waited:
                     reply.waited = waited
-                self._reply(reply)
+                self._send(reply, text)
                 self._watcher.ended(me)
             request, waited = self._next(me)
         me.request = None
@@ -272,12 +292,11 @@ class Connection:
         """Run a task of a type that took long the last time: the lead is passed on first."""
         self._pass_lead(me)
         me.request = request
-        reply = self._pipeline.handle(request)
-        me.is_replying = True
+        reply, text = NOTHING_SET.copy().run(self._answer, me, request)
         if reply.elapsed < PATIENCE:
             self._slow_types.discard(str(reply.task))
         reply.waited = waited
-        self._reply(reply)
+        self._send(reply, text)
 
     def _admit(self, me: _Worker, request: Request, size: int) -> bool:
         """Whether to run a request now. Otherwise it is queued, or dropped: as a copy, or because this end closes, and
@@ -330,8 +349,7 @@ class Connection:
             self.close()
         return _NOTHING
 
-    def _reply(self, reply: Reply) -> None:
-        reply, text = self._pipeline.write(reply)
+    def _send(self, reply: Reply, text: bytes) -> None:
         if self._emitter.table:
             self._emitter.emit("reply", reply)
         send = self._channel.send
@@ -389,4 +407,6 @@ class Connection:
             self._changed.notify_all()
         if self._closing is not None:
             self._watcher.ended(self._closing)
+        if self._complaints is not None:
+            self._tell_left_out(self._complaints.left_out())
         self._emitter.emit("terminated", self)

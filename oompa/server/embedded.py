@@ -1,23 +1,31 @@
 """The web server that ``listen`` starts: Werkzeug's threaded one, with what it lacks.
 
 A thread for each connection; the request must be there within ``handshake_timeout``, however slowly it drips. ``_lock``
-guards the sockets in use, which ``close`` ends.
+guards the sockets in use, which ``close`` ends. A child that a task forks closes its copy of the listening socket, which would
+keep the port taken.
 """
 
 import errno
 import io
 import logging
+import os
+import re
 import socket
 import ssl
 import sys
 import threading
 import time
+import weakref
+from ipaddress import ip_address
 from typing import Any, Optional
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from ..errors import printable
 from .sockets import SocketFile, listen_on_port
+
+#: A key of the WSGI environ: whether the server is bound to loopback, so that whoever calls it is on this machine.
+IS_LOOPBACK = "oompa.is_loopback"
 
 #: Seconds between looks for a request to stop; bounds how long ``close`` waits for the accepting thread.
 _POLL_INTERVAL = 0.1
@@ -33,6 +41,9 @@ _LOCAL_PEER = ("<local>", 0)
 
 #: What a WSGI application is told of a server on a Unix socket, which has no host and port.
 _LOCAL_SERVER = ("127.0.0.1", 80)
+
+#: What no value of a header may hold (:rfc:`9110#section-5.5`): control characters but the tab. Folded lines are among them.
+_FORBIDDEN = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -73,10 +84,27 @@ class _Handler(WSGIRequestHandler):
         """Shake hands, here and not where connections are accepted: a peer that says nothing holds up nobody else."""
         sock.settimeout(max(0.001, deadline - time.monotonic()))
         try:
+            if _is_probe(sock):
+                self.logger.debug("%s connected and left without a word", self.client_address[0])
+                raise _NoRequest
             sock.do_handshake()
         except OSError as error:
             self.logger.warning("TLS handshake of %s refused: %s", self.client_address[0], str(error))
             raise _NoRequest from None
+
+    def parse_request(self) -> bool:
+        """Read the request; one whose headers are none is refused (:rfc:`9112#section-5`)."""
+        if not super().parse_request():
+            return False
+        is_forbidden = any(_FORBIDDEN.search(value) for value in self.headers.values())
+        if is_forbidden or self.headers.defects or len(self.headers.get_all("Host", ())) > 1:
+            self.send_error(400, "Bad header")
+            return False
+        return True
+
+    def make_environ(self) -> Any:
+        """What Werkzeug makes of the request, and where it came in."""
+        return {**super().make_environ(), IS_LOOPBACK: self.server.is_loopback}
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         """Log a request without its query, which may hold secrets."""
@@ -90,6 +118,43 @@ class _Handler(WSGIRequestHandler):
 
 class _NoRequest(Exception):
     """The connection ended before it could bring a request; it is logged."""
+
+
+def _is_probe(sock: ssl.SSLSocket) -> bool:
+    """Whether a peer on a TLS port has connected only to see that somebody listens, as load balancers do."""
+    try:
+        return not socket.socket.recv(sock, 1, socket.MSG_PEEK)
+    except ConnectionError:
+        return True
+
+
+#: The servers there are, for a fork.
+_servers: "weakref.WeakSet[EmbeddedServer]" = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a child: the port is the parent's."""
+    for server in list(_servers):
+        server.socket.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def check_context(context: Any) -> None:
+    """Raise TypeError or ValueError for what is no ``ssl.SSLContext`` of a server: no connection could be accepted with it."""
+    if context is None:
+        return
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(
+            f"ssl must be an ssl.SSLContext, not {type(context).__name__}: make one with "
+            "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain(certificate, key)"
+        )
+    if context.protocol == ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError(
+            "ssl must be a context for servers, not for clients: ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), with "
+            "load_cert_chain(certificate, key)"
+        )
 
 
 class EmbeddedServer(ThreadedWSGIServer):
@@ -128,7 +193,9 @@ class EmbeddedServer(ThreadedWSGIServer):
             else:
                 super().__init__(f"unix://{self._file.path}", 0, application, handler, fd=listening.fileno())
                 self.server_address = _LOCAL_SERVER
+        self.is_loopback = self._file is not None or ip_address(str(self.server_address[0])).is_loopback
         self.ssl_context = context  # Werkzeug would shake hands on the thread that accepts
+        _servers.add(self)
         self._thread = threading.Thread(target=self._serve, name="oompa-http", daemon=True)
         self._thread.start()
 
@@ -160,9 +227,15 @@ class EmbeddedServer(ThreadedWSGIServer):
             raise
         if self.ssl_context is not None:
             try:
+                sock.getpeername()  # raises for a peer that is gone, where wrap_socket would leak a socket as well
                 sock = self.ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            except OSError:  # the peer is gone already
+            except BaseException as error:  # the peer is gone already, or the context is none to accept with
                 sock.close()
+                if isinstance(error, OSError):
+                    self._logger.debug("%s connected and left without a word", address[0])
+                else:
+                    self._logger.exception("a connection could not be accepted")
+                    raise OSError("no TLS") from error
                 raise
         with self._lock:
             self._open.add(sock)

@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import socket
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Collection, Mapping, NamedTuple, Optional
 
 import simple_websocket
 
@@ -39,6 +39,8 @@ def check_handshake(environ: Mapping[str, Any]) -> None:
     Raises:
         BadHandshake: Naming the fault.
     """
+    if environ["REQUEST_METHOD"] != "GET":  # Flask takes HEAD wherever it takes GET
+        raise BadHandshake("a WebSocket is opened with GET", 405, (("Allow", "GET"),))
     if environ.get("SERVER_PROTOCOL") in ("HTTP/0.9", "HTTP/1.0"):
         raise BadHandshake("a WebSocket needs HTTP/1.1")
     if not environ.get("HTTP_HOST"):
@@ -58,6 +60,12 @@ def check_handshake(environ: Mapping[str, Any]) -> None:
         key = b""
     if len(key) != 16:
         raise BadHandshake("the Sec-WebSocket-Key header must be 16 bytes in base64")
+
+
+def chosen_subprotocol(environ: Mapping[str, Any], known: Collection[str]) -> Optional[str]:
+    """The first that the client offers and the server knows, None for none. A browser that offers some fails without one."""
+    offered = (each.strip() for each in environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(","))
+    return next((each for each in offered if each in known), None)
 
 
 def _tokens(environ: Mapping[str, Any], name: str) -> list[str]:
@@ -103,10 +111,9 @@ class _Door(simple_websocket.Server):  # type: ignore[misc]
 
 
 class Accepted(NamedTuple):
-    """A socket past the server's handshake, and what kind of web server it came from."""
+    """A socket past the server's handshake."""
 
     sock: socket.socket
-    mode: str
 
 
 def accept(environ: Mapping[str, Any], headers: Mapping[str, str]) -> Accepted:
@@ -116,5 +123,4 @@ def accept(environ: Mapping[str, Any], headers: Mapping[str, str]) -> Accepted:
         RuntimeError: The web server gives no access to its socket.
         OSError: The peer is gone.
     """
-    door = _Door(environ, headers)
-    return Accepted(door.sock, door.mode)
+    return Accepted(_Door(environ, headers).sock)

@@ -1,28 +1,90 @@
 """The options of a server, each described once (see ``oompa.options``)."""
 
+import re
 from typing import Annotated, Any, Callable, Collection, Iterable, Optional
 
 from flask import Request
 
-from ..options import Option, callable_or_none, count, count_or_none, flag, route, seconds, table_of
+from ..callables import checked
+from ..options import Option, count, count_or_none, flag, flag_or_none, route, seconds, table_of
 from ..wire.options import ConnectionOptions
 
 Authenticate = Callable[[Request], Any]
 
 
+#: An origin as browsers send it (:rfc:`6454#section-6.1`): scheme, host, and a port that is not the scheme's own.
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
+_OWN_PORTS = {"http": "80", "https": "443"}
+
+#: What browsers send for what has no origin of its own, and for files.
+_NAMELESS = frozenset({"*", "null", "file://"})
+
+#: A name as Flask's TRUSTED_HOSTS has it.
+_NAME = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]", re.ASCII)
+
+#: A token (:rfc:`9110#section-5.6.2`).
+_PROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+
+#: Printable ASCII without spaces: what a header brings as it was sent.
+_TOKEN = re.compile(r"[!-~]+", re.ASCII)
+
+
+def _authenticate(name: str, value: Any) -> Optional[Authenticate]:
+    return None if value is None else checked(name, value, "request")
+
+
 def _token(name: str, value: Any) -> Optional[str]:
     if value is not None and (not isinstance(value, str) or not value):
         raise TypeError(f"{name} must be a string that is not empty, or None, not one of type {type(value).__name__}")
+    if value is not None and not _TOKEN.fullmatch(value):  # not shown: it is a secret
+        raise ValueError(f"{name} must be printable ASCII without spaces or line ends: no header could bring this one")
     return value
+
+
+def _strings(name: str, value: Any, example: str) -> list[str]:
+    found = None if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) else list(value)
+    if found is None or not all(isinstance(each, str) for each in found):
+        raise TypeError(f"{name} must be a list of strings, such as [{example!r}], not {value!r}")
+    return found
 
 
 def _origins(name: str, value: Any) -> Optional[frozenset[str]]:
     if value is None:
         return None
-    found = None if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-    if found is None or not all(isinstance(origin, str) for origin in found):
-        raise TypeError(f"{name} must be a list of strings, such as ['https://example.com'], not {value!r}")
-    return frozenset(found)
+    origins = _strings(name, value, "https://example.com")
+    for origin in origins:
+        match = _ORIGIN.fullmatch(origin)
+        is_sent = match is not None and match[1] not in ("ws", "wss") and match[3] != _OWN_PORTS.get(match[1], "")
+        if not is_sent and origin not in _NAMELESS:
+            raise ValueError(
+                f"{name} has {origin!r}, which no browser sends: an origin is scheme://host or scheme://host:port in small "
+                "letters, without a path, a final slash or the scheme's own port, such as 'https://example.com'; '*' alone "
+                "stands for all"
+            )
+    return frozenset(origins)
+
+
+def _subprotocols(name: str, value: Any) -> tuple[str, ...]:
+    found = tuple(_strings(name, value, "oompa"))
+    for each in found:
+        if not _PROTOCOL.fullmatch(each):
+            raise ValueError(f"{name} has {each!r}, which no header can name: letters, digits and !#$%&'*+-.^_`|~ alone can")
+    return found
+
+
+def _hosts(name: str, value: Any) -> Optional[frozenset[str]]:
+    if value is None:
+        return None
+    hosts = _strings(name, value, "example.com")
+    if not hosts:
+        raise ValueError(f"{name} must not be empty: nobody could connect; None stands for any host")
+    for host in hosts:
+        if not _NAME.fullmatch(host):
+            raise ValueError(
+                f"{name} has {host!r}, which no request can name: a host is a name or an address in small letters without "
+                "scheme and port, such as 'example.com', or '.example.com' for it and its subdomains"
+            )
+    return frozenset(hosts)
 
 
 class ServerOptions(ConnectionOptions, total=False):
@@ -62,9 +124,9 @@ class ServerOptions(ConnectionOptions, total=False):
         Optional[Authenticate],
         Option(
             None,
-            callable_or_none,
-            "called with the upgrade request (a `flask.Request`): False or None is 401, `PermissionError` 403, True yes, "
-            "anything else yes and `connection.identity`",
+            _authenticate,
+            "called with the upgrade request (a `flask.Request`): True lets in, any other true value, too, and is "
+            "`connection.identity`; a false one is 401, `PermissionError` 403, `abort(...)` what it says",
         ),
     ]
     origins: Annotated[
@@ -75,6 +137,28 @@ class ServerOptions(ConnectionOptions, total=False):
             'origins of browsers that may connect, such as `["https://example.com"]`, or `["*"]`; who sends none is not asked',
             "same host",
         ),
+    ]
+    hosts: Annotated[
+        Optional[Collection[str]],
+        Option(
+            None,
+            _hosts,
+            'hosts that may be named, such as `["example.com", ".example.com"]`; None: any, but a browser must name a loopback '
+            "host where `listen` is bound to one",
+        ),
+    ]
+    app_context: Annotated[
+        Optional[bool],
+        Option(
+            None,
+            flag_or_none,
+            "True: each task runs in a Flask application context of its own; None: those that come through an application of "
+            "`init_app` do",
+        ),
+    ]
+    subprotocols: Annotated[
+        Collection[str],
+        Option((), _subprotocols, "the first one that a client offers and that is listed is chosen; browsers need it", "none"),
     ]
     expose_errors: Annotated[bool, Option(True, flag, "False: clients get an error id, the log gets the error")]
 

@@ -6,19 +6,25 @@ needs no lock.
 
 import logging
 import secrets
-from concurrent.futures import Future
 from time import monotonic
 from typing import Any, Callable, Mapping, Optional
 
-from ..errors import HealthcheckFailed, TaskError, printable
+from flask import Flask
+
+from ..callables import checked, forgets_to_return
+from ..errors import HealthcheckFailed, RemoteError, TaskError, printable
 from ..schema import Factory
-from ..wire.codec import NOT_JSON, Codec, is_longer
-from ..wire.messages import ERR, OK, PING, Reply, Request, describe, write_reply
+from ..wire.codec import NOT_JSON, Codec, is_longer, place_of_fault
+from ..wire.messages import ERR, OK, PING, Reply, Request, describe, titled, write_reply
+from .contexts import Worker
+from .verdicts import mistake_in, value_of, verdict_of
 
 Healthcheck = Callable[[], Any]
 CallNext = Callable[[Request], Any]
 Middleware = Callable[[Request, CallNext], Any]
 
+#: A reply and its text.
+Answer = tuple[Reply, bytes]
 
 #: Characters of a problem that the wire tells; an exception's own text may be of any length.
 _PROBLEM_LIMIT = 1000
@@ -57,8 +63,8 @@ class Pipeline:
         logger: logging.Logger,
     ) -> None:
         _check_schema(schema)
-        if healthcheck is not None and not callable(healthcheck):
-            raise TypeError(f"the healthcheck must be callable, not {healthcheck!r}")
+        if healthcheck is not None:
+            checked("the healthcheck", healthcheck)
         self._schema = schema
         self._healthcheck = healthcheck or _always_healthy
         self._codec = codec
@@ -71,8 +77,9 @@ class Pipeline:
 
     def use(self, middleware: Middleware) -> None:
         """Add a middleware behind those there are."""
-        if not callable(middleware):
-            raise TypeError(f"a middleware must be callable, not {middleware!r}")
+        checked("a middleware", middleware, "request", "call_next")
+        if forgets_to_return(middleware):
+            raise TypeError(f"a middleware must return a result, and {middleware!r} never does: return call_next(request)")
         self._middleware = (*self._middleware, middleware)
         run: CallNext = self._run_factory
         for each in reversed(self._middleware):
@@ -83,8 +90,39 @@ class Pipeline:
         """Whether the schema has a factory for ``type``."""
         return type in self._schema
 
-    def handle(self, request: Request) -> Reply:
-        """Run a request; never raises."""
+    def answer(self, worker: Worker, request: Request, failed: Optional[Callable[[BaseException], None]] = None) -> Answer:
+        """Run a request; the reply that comes of it, and its text. Never raises.
+
+        Args:
+            worker: Told when the task is over.
+            failed: Called with what the task raised, if it did.
+        """
+        reply = self.handle(request, failed)
+        worker.is_replying = True
+        return self.write(reply, request.connection)
+
+    def answer_within(self, app: Flask, worker: Worker, request: Request) -> Answer:
+        """Like ``answer``, in an application context of its own: the text is made in it, too, for a value may read a database
+        as it becomes text. Functions that end the context get what the task raised; what they raise themselves is the answer.
+        """
+        id, task = request.id, request.type
+        try:
+            return self._answer_in(app.app_context(), worker, request)
+        except BaseException as error:
+            worker.is_replying = True
+            told = self._report(task, id, request.connection, error)
+            return self.write(Reply(ERR, id, None, told, task=task), request.connection)
+
+    def _answer_in(self, context: Any, worker: Worker, request: Request) -> Answer:
+        raised: list[Optional[BaseException]] = [None]
+        context.push()
+        try:
+            return self.answer(worker, request, raised.append)
+        finally:
+            context.pop(raised.pop())
+
+    def handle(self, request: Request, failed: Optional[Callable[[BaseException], None]] = None) -> Reply:
+        """Run a request; never raises. ``failed`` is called with what the task raised, if it did."""
         started = monotonic()
         id, task = request.id, request.type
         try:
@@ -96,44 +134,74 @@ class Pipeline:
             else:
                 raise _unknown(task)
             return Reply(OK, id, result, None, monotonic() - started, task)
-        except TaskError as error:
-            told = error.error
-        except UnknownType as error:
-            told = str(error)
         except BaseException as error:  # sys.exit() in a handler must not end the connection either
-            told = self._report(request, error)
+            if failed is not None:
+                failed(error)
+            told = self._told(task, id, request.connection, error)
         return Reply(ERR, id, None, told, monotonic() - started, task)
 
     def check_health(self) -> Any:
         """What the healthcheck returned.
 
         Raises:
-            HealthcheckFailed: It returned False.
+            HealthcheckFailed: It returned False, or what cannot be meant.
             Exception: Whatever it raised.
         """
         try:
-            health = _value_of(self._healthcheck())
-            if health is False:
-                raise HealthcheckFailed("the healthcheck returned False")
+            health = verdict_of(self._healthcheck())
+            mistake = "False" if health is False else mistake_in(health)
+            if mistake is not None:
+                raise HealthcheckFailed(f"the healthcheck returned {mistake}")
         except BaseException as error:
             self._on_unhealthy(error)
             raise
         return health
 
-    def write(self, reply: Reply) -> tuple[Reply, bytes]:
+    def write(self, reply: Reply, connection: Any = None) -> Answer:
         """The text of a reply; of an ERR in its stead when the reply is not JSON or too large."""
         limit = self._max_reply_size
         try:
             if is_longer(reply.payload if reply.error is None else reply.error, limit):
-                return self._write_failure(reply, f"the reply exceeds max_message_size of {limit} bytes")
+                return self._write_failure(reply, self._too_large(reply, connection, ""))
             text = write_reply(self._codec, reply)
         except Exception as error:  # a subclass of dict or list may raise whatever it likes
-            return self._write_failure(reply, f"the result is not JSON: {describe(error)}")
+            return self._write_failure(reply, self._not_json(reply, connection, error))
         if len(text) > limit:
-            return self._write_failure(reply, f"the reply of {len(text)} bytes exceeds max_message_size of {limit} bytes")
+            return self._write_failure(reply, self._too_large(reply, connection, f" of {len(text)} bytes"))
         return reply, text
 
-    def _write_failure(self, reply: Reply, problem: str) -> tuple[Reply, bytes]:
+    def _too_large(self, reply: Reply, connection: Any, size: str) -> str:
+        problem = f"the reply{size} exceeds max_message_size of {self._max_reply_size} bytes"
+        self._logger.error("%s: %s", titled(reply.task, reply.id, connection), problem)
+        return problem
+
+    def _not_json(self, reply: Reply, connection: Any, error: Exception) -> str:
+        """Log why a result, or the error of a TaskError, has no text; what the wire says of it."""
+        what, value = ("result", reply.payload) if reply.type == OK else ("error", reply.error)
+        mistake = mistake_in(value)
+        problem = describe(error) if mistake is None else f"it is {mistake}"
+        place = self._place_of_fault(value)
+        where = f" (at {what}{place})" if place else ""
+        error_id, mark = self._error_id()
+        title = titled(reply.task, reply.id, connection)
+        cause = None if _is_own(error) else error
+        text = printable(problem)
+        self._logger.error("the %s of task %s is not JSON%s%s: %s", what, title, where, mark, text, exc_info=cause)
+        return f"the result is not JSON{where}: {problem}" if error_id is None else _hidden(error_id)
+
+    def _place_of_fault(self, value: Any) -> str:
+        try:
+            return printable(place_of_fault(value, self._is_json))
+        except Exception:  # of a subclass of dict or list
+            return ""
+
+    def _is_json(self, value: Any) -> bool:
+        try:
+            return not is_longer(value, self._max_reply_size) and bool(self._codec.encode(value))
+        except Exception:
+            return False
+
+    def _write_failure(self, reply: Reply, problem: str) -> Answer:
         failure = Reply(
             ERR, reply.id, error=problem[:_PROBLEM_LIMIT], elapsed=reply.elapsed, task=reply.task, waited=reply.waited
         )
@@ -151,16 +219,52 @@ class Pipeline:
             factory = self._schema[request.type]
         except KeyError:  # a middleware changed the type
             raise _unknown(request.type) from None
-        return _value_of(factory(request.payload))
+        return value_of(factory(request.payload))
 
-    def _report(self, request: Request, error: BaseException) -> str:
-        error_id = None if self._expose_errors else secrets.token_hex(8)
-        mark = "" if error_id is None else f" (error id {error_id})"
-        if request.type == PING and PING not in self._schema:  # a state rather than a fault: no traceback at each ping
+    def _told(self, task: str, id: Any, connection: Any, error: BaseException) -> Any:
+        """What the wire says of what was raised."""
+        if isinstance(error, (TaskError, RemoteError)):  # of a server that the task has called, and whose word is passed on
+            if self._is_health(task):
+                self._logger.warning("the healthcheck failed: %s", printable(describe(error)))
+            elif isinstance(error, RemoteError):
+                self._logger.debug("task %s passes on: %s", titled(task, id, connection), printable(describe(error)))
+            return error.error
+        if isinstance(error, UnknownType):
+            complain = getattr(connection, "complain", self._logger.warning)
+            complain("unknown task type: %s", titled(task, id, connection))
+            return str(error)
+        return self._report(task, id, connection, error)
+
+    def _report(self, task: str, id: Any, connection: Any, error: BaseException) -> str:
+        error_id, mark = self._error_id()
+        if self._is_health(task):  # a state rather than a fault: no traceback at each ping
             self._logger.warning("the healthcheck failed%s: %s", mark, printable(describe(error)))
         else:
-            self._logger.error("task %r raised%s", request.type, mark, exc_info=error)
-        return describe(error) if error_id is None else f"Internal error, id {error_id}"
+            self._logger.error("task %s raised%s", titled(task, id, connection), mark, exc_info=error)
+        return describe(error) if error_id is None else _hidden(error_id)
+
+    def _is_health(self, task: str) -> bool:
+        return task == PING and PING not in self._schema
+
+    def _error_id(self) -> tuple[Optional[str], str]:
+        """An id by which an error that is hidden can be found, and what the log says of it; None and nothing where errors are
+        exposed."""
+        if self._expose_errors:
+            return None, ""
+        error_id = secrets.token_hex(8)
+        return error_id, f" (error id {error_id})"
+
+
+def _is_own(error: BaseException) -> bool:
+    """Whether an error was raised here or in ``json``, so that its traceback tells nothing of the task."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(("oompa.", "json."))
+
+
+def _hidden(error_id: str) -> str:
+    return f"Internal error, id {error_id}"
 
 
 def _check_schema(schema: Mapping[str, Factory]) -> None:
@@ -169,8 +273,7 @@ def _check_schema(schema: Mapping[str, Factory]) -> None:
     for type, factory in schema.items():
         if not isinstance(type, str):
             raise TypeError(f"a task type must be a string, not {type!r}")
-        if not callable(factory):
-            raise TypeError(f"the factory of {type!r} must be callable, not {factory!r}")
+        checked(f"the factory of {type!r}", factory, "payload")
 
 
 def _unknown(type: str) -> UnknownType:
@@ -178,9 +281,4 @@ def _unknown(type: str) -> UnknownType:
 
 
 def _before(middleware: Middleware, call_next: CallNext) -> CallNext:
-    return lambda request: _value_of(middleware(request, call_next))
-
-
-def _value_of(result: Any) -> Any:
-    """The result itself, or what a Future for it comes to. Whoever made the Future must settle it."""
-    return result.result() if isinstance(result, Future) else result
+    return lambda request: value_of(middleware(request, call_next))

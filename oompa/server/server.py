@@ -21,15 +21,19 @@ from ..wire.codec import codec_named
 from ..wire.streams import stream_of
 from .admission import Admission
 from .connection import Connection, Service, Visitor
-from .embedded import EmbeddedServer
-from .handshake import Accepted, wants_websocket
+from .embedded import EmbeddedServer, check_context
+from .handshake import Accepted
+from .last_resort import LastResort
 from .options import SERVER_OPTIONS, ServerOptions
 from .pipeline import Healthcheck, Middleware, Pipeline
 from .stopping import Stop
 from .watcher import Watcher
-from .web import blueprint, upgrade
+from .web import Site, blueprint, paths_of
 
 _logger = get_logger("oompa.server")
+_logger.addHandler(LastResort("oompa.server"))
+
+_REMEDIES = {"disconnect_token": "one of the two has to go"}
 
 M = TypeVar("M", bound=Middleware)
 
@@ -58,7 +62,7 @@ class Server(Listenable):
         **options: "Unpack[ServerOptions]",
     ) -> None:
         self._options = complete("Server", SERVER_OPTIONS, options)
-        codec = codec_named(self._options["codec"])
+        codec = codec_named(self._options["codec"], self._options["default"])
         self._emitter = Emitter(("connection", "terminated", "error", "reply", "stale"), _logger)
         self._pipeline = Pipeline(
             schema,
@@ -75,10 +79,13 @@ class Server(Listenable):
         self._stop: Optional[Stop] = None
         #: The Flask application: add routes of your own to it.
         self.app = flask.Flask(__name__, static_folder=None)
-        self._wsgi_app = self.app.wsgi_app
         self.init_app(self.app)
 
     # For users.
+
+    def __repr__(self) -> str:
+        where = "" if self.port is None else f" on port {self.port}"
+        return f"<Server{where} with {len(self.connections)} connections{' draining' if self.is_draining() else ''}>"
 
     @property
     def port(self) -> Optional[int]:
@@ -118,29 +125,37 @@ class Server(Listenable):
         return middleware
 
     def init_app(self, app: flask.Flask) -> None:
-        """Put the routes of this server into a Flask application that exists."""
+        """Put the routes of this server into a Flask application that exists.
+
+        Tasks of connections that come through it run in its application contexts, unless ``app_context`` is False.
+
+        Raises:
+            ValueError: The application, or another server in it, has a route of the same path.
+        """
+        self._check_routes(app)
         servers = app.extensions.setdefault("oompa", [])
         servers.append(self)
         name = "oompa" if len(servers) == 1 else f"oompa-{len(servers)}"
-        app.register_blueprint(blueprint(name, self, self._options, _logger))
+        app.register_blueprint(blueprint(name, Site(self, self._options, self._context_of(app), _logger)))
+
+    def _check_routes(self, app: flask.Flask) -> None:
+        """Raise ValueError where the application has a route that this server needs: one of the two would never be reached."""
+        for option, path, method in paths_of(self._options):
+            for rule in app.url_map.iter_rules():
+                if rule.rule == path and method in (rule.methods or ()):
+                    raise ValueError(
+                        f"{option}={path!r}: the application has a route of this path already, the endpoint "
+                        f"{rule.endpoint!r}; " + _REMEDIES.get(option, f"choose another one with Server(..., {option}=...)")
+                    )
+
+    def _context_of(self, app: flask.Flask) -> Optional[flask.Flask]:
+        """The application in whose contexts the tasks run that come through ``app``."""
+        wanted = self._options["app_context"]
+        return app if wanted or (wanted is None and app is not self.app) else None
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         """Answer a request as a WSGI application."""
-        if self._is_simple_upgrade(environ):
-            return upgrade(flask.Request(environ), self, self._options, _logger)(environ, start_response)
         return self.app(environ, start_response)
-
-    def _is_simple_upgrade(self, environ: Any) -> bool:
-        """Whether Flask, whose contexts a connection would keep for its whole life, adds nothing to an upgrade."""
-        app = self.app
-        return (
-            environ["PATH_INFO"] == self._options["path"]
-            and environ["REQUEST_METHOD"] == "GET"
-            and wants_websocket(environ)
-            and self._options["authenticate"] is None
-            and app.wsgi_app == self._wsgi_app
-            and not (app.before_request_funcs or app.after_request_funcs or app.teardown_request_funcs)
-        )
 
     def listen(
         self,
@@ -161,10 +176,12 @@ class Server(Listenable):
 
         Raises:
             RuntimeError: The server listens already.
-            TypeError: Neither port nor path is given, or both.
+            TypeError: Neither port nor path is given, or both; ``ssl`` is no ``ssl.SSLContext``.
+            ValueError: ``ssl`` is not for a server.
         """
         if (port is None) == (path is None):
             raise TypeError('listen needs a port, such as listen(9000), or a path, such as listen(path="/run/app.sock")')
+        check_context(ssl)
         if self._embedded is not None:
             raise RuntimeError(f"the server listens already, on {self._place()}")
         ready: Future[None] = Future()
@@ -177,6 +194,7 @@ class Server(Listenable):
         except (OSError, OverflowError) as error:
             ready.set_exception(error)
         else:
+            _logger.info("listening on %s", f"{host}:{self.port}" if path is None else path)
             ready.set_result(None)
         return ready
 
@@ -214,7 +232,6 @@ class Server(Listenable):
         """
         with Stop() as self._stop:
             self.listen(port, host, ssl, path=path).result()
-            _logger.info("listening on %s", f"{host}:{self.port}" if path is None else path)
             self._stop.wait()
         self.close().result()
 
@@ -266,6 +283,7 @@ class Server(Listenable):
 
     def _close(self, limit: float, closed: "Future[None]") -> None:
         try:
+            _logger.info("draining: %d connections, whose tasks have %g seconds", len(self.connections), limit)
             self._admission.drain(limit)
             watcher = self._service.watcher
             self._service = self._service._replace(watcher=Watcher())
@@ -276,6 +294,7 @@ class Server(Listenable):
                 self._embedded = None
             if self._stop is not None:
                 self._stop.request()
+            _logger.info("closed")
             closed.set_result(None)
         except BaseException as error:
             closed.set_exception(error)

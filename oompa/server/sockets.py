@@ -14,9 +14,13 @@ _PROBE_TIMEOUT = 1.0
 
 
 def listen_on_port(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises OSError when the port is taken, or the host is not this machine's."""
+    """A socket that listens; ``"::"`` takes IPv4 as well where the system can.
+
+    Raises OSError when the port is taken, or the host is not this machine's.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    is_dual = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)
 
 
 class SocketFile:

@@ -1,22 +1,28 @@
 """The Flask side: health, upgrade, disconnect. HTTP ends here; what is upgraded goes to a ``Connection``.
 
-The view of the WebSocket path decides and answers like any other; the response it returns takes the socket over when the web
-server calls it, and lives as long as the connection.
+The view of the WebSocket path decides and answers like any other, whatever the application does around its views. The response
+it returns takes the socket over when the web server iterates it, and lives as long as the connection. By then Flask has ended
+the request and its contexts: what they held, a database session of a ``before_request`` say, is free.
 """
 
 import hmac
 import logging
-from typing import Any, Collection, Iterable, Mapping, Optional, Protocol, Union
-from urllib.parse import urlsplit
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Protocol, Union
 
-from flask import Blueprint, Request, Response, request
+from flask import Blueprint, Flask, Request, Response, request
+from werkzeug.exceptions import HTTPException
 
 from ..errors import printable
 from ..wire.announcement import read_announcement, server_headers
 from ..wire.messages import describe
 from .connection import Visitor
-from .handshake import Accepted, BadHandshake, accept, check_handshake, wants_websocket
-from .options import Authenticate, ServerOptions
+from .contexts import run_apart
+from .gates import check_host, check_origin, identify
+from .handshake import Accepted, BadHandshake, accept, check_handshake, chosen_subprotocol, wants_websocket
+from .options import ServerOptions
+
+#: Where every connection is closed.
+DISCONNECT_PATH = "/disconnect"
 
 #: Seconds after which a refused client may try again.
 RETRY_AFTER = 1
@@ -44,16 +50,28 @@ class Host(Protocol):
         """Close every connection; returns how many there were."""
 
 
-def blueprint(name: str, host: Host, options: ServerOptions, logger: logging.Logger) -> Blueprint:
+class Site(NamedTuple):
+    """A server in an application.
+
+    Attributes:
+        app: The application in whose contexts tasks run; None: in none.
+    """
+
+    host: Host
+    options: ServerOptions
+    app: Optional[Flask]
+    logger: logging.Logger
+
+
+def blueprint(name: str, site: Site) -> Blueprint:
     """The routes of a server, for any Flask application."""
+    host, options, _, _ = site
 
     def health() -> Response:
-        return _health(host, logger)
+        return _health(site)
 
     def websocket() -> Response:
-        if not wants_websocket(request.environ):
-            return _health(host, logger)
-        return upgrade(request, host, options, logger)
+        return _upgrade(request, site) if wants_websocket(request.environ) else _health(site)
 
     def disconnect() -> Response:
         expected = f"Bearer {options['disconnect_token']}"
@@ -67,106 +85,97 @@ def blueprint(name: str, host: Host, options: ServerOptions, logger: logging.Log
     if options["health_path"] != options["path"]:
         routes.add_url_rule(options["health_path"], "health", health, methods=["GET"])
     if options["disconnect_token"] is not None:
-        routes.add_url_rule("/disconnect", "disconnect", disconnect, methods=["POST"])
+        routes.add_url_rule(DISCONNECT_PATH, "disconnect", disconnect, methods=["POST"])
     return routes
+
+
+def paths_of(options: ServerOptions) -> list[tuple[str, str, str]]:
+    """The routes of a server, each as the option that names it, its path and its method."""
+    paths = [("path", options["path"], "GET"), ("health_path", options["health_path"], "GET")]
+    return paths if options["disconnect_token"] is None else [*paths, ("disconnect_token", DISCONNECT_PATH, "POST")]
 
 
 def _text(text: str, status: int, headers: Optional[dict[str, str]] = None) -> Response:
     return Response(text, status, headers, mimetype="text/plain")
 
 
-def _health(host: Host, logger: logging.Logger) -> Response:
-    if host.is_draining():
+def _health(site: Site) -> Response:
+    if site.host.is_draining():
         return _text("draining", 503, {"Retry-After": str(RETRY_AFTER)})
     try:
-        host.check_health()
+        run_apart(site.app, site.host.check_health)
     except BaseException as error:
-        logger.warning("the healthcheck failed: %s", printable(describe(error)))
+        site.logger.warning("the healthcheck failed: %s", printable(describe(error)))
         return _text("error", 500)
     return _text("ok", 200)
 
 
-def upgrade(request: Request, host: Host, options: ServerOptions, logger: logging.Logger) -> Response:
-    """Decide on an upgrade request. Needs Flask's contexts only where ``authenticate`` does."""
+def _upgrade(request: Request, site: Site) -> Response:
+    """Decide on an upgrade request."""
+    host, options, app, logger = site
     environ = request.environ
     try:
-        check_handshake(environ)
-        _check_origin(environ, options["origins"])
-        identity = _identify(options["authenticate"], request)
+        identity = _let_in(request, options)
     except BadHandshake as fault:
         logger.warning("handshake of %s refused: %s", request.remote_addr, str(fault))
         return _text(str(fault), fault.status, dict(fault.headers))
+    except HTTPException as aborted:
+        logger.warning("handshake of %s refused: authenticate answered %s", request.remote_addr, aborted.code)
+        raise
     if not environ.get("wsgi.multithread", True):
         logger.error("a WebSocket needs a web server with threads, such as gunicorn --threads 64")
         return _text("this web server has no threads", 501)
     if host.is_draining():
         return _text("draining", 503, {"Retry-After": str(RETRY_AFTER)})
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
-    visitor = Visitor(address, request.headers, identity, read_announcement(request.headers.get))
-    return _Upgrade(host, visitor, server_headers(options["max_message_size"]), logger)
+    visitor = Visitor(address, request.headers, identity, read_announcement(request.headers.get), app)
+    headers = server_headers(options["max_message_size"])
+    subprotocol = chosen_subprotocol(environ, options["subprotocols"])
+    if subprotocol is not None:
+        headers["Sec-WebSocket-Protocol"] = subprotocol
+    return _Upgrade(host, visitor, headers, logger)
 
 
-def _check_origin(environ: Mapping[str, Any], origins: Optional[Collection[str]]) -> None:
-    """A browser tells the site it acts for; others are refused, for a user's cookies would come along with them."""
-    origin = environ.get("HTTP_ORIGIN")
-    if origin is None or (origins is not None and (origin in origins or "*" in origins)):
-        return
-    try:
-        parts = urlsplit(origin)
-        is_own = parts.hostname is not None and _host_and_port(parts.netloc, parts.scheme) == _host_and_port(
-            environ["HTTP_HOST"], parts.scheme
-        )
-    except ValueError:
-        is_own = False
-    if origins is not None or not is_own:
-        raise BadHandshake(f"the origin {printable(origin)} may not connect", 403)
-
-
-def _host_and_port(netloc: str, scheme: str) -> tuple[Optional[str], Optional[int]]:
-    parts = urlsplit(f"//{netloc}")
-    return parts.hostname, parts.port or {"http": 80, "https": 443}.get(scheme)
-
-
-def _identify(authenticate: Optional[Authenticate], request: Request) -> Any:
-    """Who the visitor is, None without ``authenticate``."""
-    if authenticate is None:
-        return None
-    try:
-        answer = authenticate(request)
-    except PermissionError as error:
-        raise BadHandshake(str(error) or "forbidden", 403) from None
-    if answer is None or answer is False:
-        raise BadHandshake("who are you?", 401)
-    return None if answer is True else answer
+def _let_in(request: Request, options: ServerOptions) -> Any:
+    """Who the visitor is. Raises BadHandshake, or what ``authenticate`` raises."""
+    check_handshake(request.environ)
+    check_host(request.environ, options["hosts"])
+    check_origin(request.environ, options["origins"])
+    return identify(options["authenticate"], request)
 
 
 class _Upgrade(Response):
     """The answer to a good upgrade request: the whole life of the WebSocket."""
 
     def __init__(self, host: Host, visitor: Visitor, answer: Mapping[str, str], logger: logging.Logger) -> None:
-        super().__init__()
+        super().__init__(status=101)
         self._host = host
         self._visitor = visitor
         self._answer = answer
         self._logger = logger
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        if self.status_code != 101:  # an ``after_request`` has made another answer of it
+            return super().__call__(environ, start_response)
+        return self._live(environ, start_response)
+
+    def _live(self, environ: Any, start_response: Any) -> Iterator[bytes]:
+        """Run when the web server iterates what the application returned, and so after all of it."""
         if not self._host.admit():
             self._logger.warning("handshake of %s refused: the server is full", self._visitor.remote_address)
             full = _text("try again later", 503, {"Retry-After": str(RETRY_AFTER)})
-            return full(environ, start_response)
+            yield from full(environ, start_response)
+            return
         try:
             accepted = self._accept(environ)
-            if isinstance(accepted, Response):
-                return accepted(environ, start_response)
-            self._host.serve(accepted, self._visitor)
+            if isinstance(accepted, Accepted):
+                self._host.serve(accepted, self._visitor)
         finally:
             self._host.dismiss()
-        if accepted.mode == "gunicorn":
-            raise StopIteration  # gunicorn's way to end a connection without writing a response
-        # Werkzeug writes one whatever happens. The socket is shut down: it goes nowhere.
-        start_response("200 OK", [("Content-Length", "0")])
-        return []
+        if isinstance(accepted, Response):
+            yield from accepted(environ, start_response)
+        else:  # the web server writes one whatever happens. The socket is shut down: it goes nowhere.
+            start_response("101 Switching Protocols", [])
 
     def _accept(self, environ: Any) -> Union[Accepted, Response]:
         try:

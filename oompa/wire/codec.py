@@ -11,11 +11,20 @@ import importlib.util
 import json
 import json.encoder
 import math
-from typing import Any, Callable, Iterable, Optional, Protocol, Union
+from itertools import accumulate
+from typing import Any, Callable, Iterable, Iterator, Optional, Protocol, Union
 
 #: What decoding and encoding raise: ValueError (its subclasses JSONDecodeError and UnicodeError among them) for text and
-#: values that are not JSON, TypeError for a type that has no JSON form, RecursionError for what is nested too deep.
-NOT_JSON = (ValueError, TypeError, RecursionError)
+#: values that are not JSON or nested too deep, TypeError for a type that has no JSON form.
+NOT_JSON = (ValueError, TypeError)
+
+#: Levels of a value, in either direction. Beyond, the stack of a thread may be too small.
+NESTING_LIMIT = 1000
+
+_TOO_DEEP = f"nested more than {NESTING_LIMIT} deep"
+
+#: Called for a value that has no JSON form, as ``json.dumps(default=)``: returns one that has.
+Default = Callable[[Any], Any]
 
 
 class Codec(Protocol):
@@ -39,13 +48,17 @@ _ESCAPED = ('"', "\n", "\\", *map(chr, {*range(32)} - {10}))
 
 
 class JsonCodec:
-    """The standard library's json, strict."""
+    """The standard library's json, strict.
 
-    def __init__(self) -> None:
+    Args:
+        default: Called for a value that has no JSON form; None: such a value is a TypeError.
+    """
+
+    def __init__(self, default: Optional[Default] = None) -> None:
         self._decoder = json.JSONDecoder(parse_constant=_refuse_constant)
         self._scan: Callable[[str, int], tuple[Any, int]] = self._decoder.scan_once  # type: ignore[attr-defined]
         self._encoder = json.JSONEncoder(
-            ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+            ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=default
         )
         self._chunks = _chunks_of(self._encoder)
 
@@ -53,10 +66,15 @@ class JsonCodec:
         """The JSON text of ``value`` in UTF-8; encoding is what refuses lone surrogates."""
         if type(value) is str and len(value) > _LONG_TEXT and _needs_no_escape(value):
             return b'"%b"' % value.encode()
-        return "".join(self._chunks(value)).encode()
+        try:
+            return "".join(self._chunks(value)).encode()
+        except RecursionError:
+            raise ValueError(f"{_TOO_DEEP}, or contains itself") from None
 
     def decode(self, text: Union[str, bytes]) -> Any:
         """The value of a JSON text."""
+        if len(text) > NESTING_LIMIT and is_deep(text):
+            raise ValueError(_TOO_DEEP)
         if isinstance(text, bytes):
             text = text.decode()
         try:
@@ -65,6 +83,8 @@ class JsonCodec:
                 value = self._decoder.decode(text)
         except StopIteration:
             value = self._decoder.decode(text)
+        except RecursionError:  # the stack of this thread was deep already
+            raise ValueError(_TOO_DEEP) from None
         if "\\" in text and "\\u" in text and not _is_encodable(value):
             raise ValueError("a lone surrogate is not JSON")
         return value
@@ -120,24 +140,129 @@ def is_longer(value: Any, limit: int) -> bool:
 
     A list that holds one string a thousand times takes little memory itself, but its text may take a gigabyte, and encoding
     it stops every thread meanwhile.
+
+    Raises:
+        ValueError: It is nested too deep, or contains itself.
     """
     kind = type(value)
     if kind is int or kind is str:
         return kind is str and len(value) > limit
     if not isinstance(value, _CONTAINERS):
         return False
-    size, containers = 0, [value]
-    while containers:
-        container = containers.pop()
-        size += 2 * len(container)  # each item has a separator and at least one byte
-        for item in container.values() if isinstance(container, dict) else container:
-            if type(item) is str:
-                size += len(item)
-            elif isinstance(item, _CONTAINERS):
-                containers.append(item)
+    size, level, levels = 0, [value], 0
+    while level:
+        levels += 1
+        _check_level(value, level, levels)
+        below: list[Any] = []
+        for container in level:
+            size += 2 * len(container)  # each item has a separator and at least one byte
+            for item in container.values() if isinstance(container, dict) else container:
+                if type(item) is str:
+                    size += len(item)
+                elif isinstance(item, _CONTAINERS):
+                    below.append(item)
             if size > limit:
                 return True
+        level = below
     return False
+
+
+#: Containers of one level from which on it is worth a look whether some are the same: only then can what contains itself grow
+#: faster than it is walked through.
+_WIDE = 1000
+
+
+def _check_level(value: Any, level: list[Any], levels: int) -> None:
+    """Raise ValueError where ``level``, the containers so many levels down in ``value``, is too deep, or shows a circle."""
+    is_repeated = len(level) > _WIDE and len(set(map(id, level))) < len(level)
+    if (is_repeated or levels > NESTING_LIMIT) and _contains_itself(value):
+        raise ValueError("contains itself")
+    if levels > NESTING_LIMIT:
+        raise ValueError(_TOO_DEEP)
+
+
+def _contains_itself(value: Any) -> bool:
+    """Whether a container is among those within it; looks into each once."""
+    path, done, stack = {id(value)}, set(), [(value, _containers_in(value))]
+    while stack:
+        container, rest = stack[-1]
+        inner = next(rest, None)
+        if inner is None:
+            stack.pop()
+            path.discard(id(container))
+            done.add(id(container))
+        elif id(inner) in path:
+            return True
+        elif id(inner) not in done:
+            path.add(id(inner))
+            stack.append((inner, _containers_in(inner)))
+    return False
+
+
+def _containers_in(container: Any) -> Iterator[Any]:
+    items = container.values() if isinstance(container, dict) else container
+    return (item for item in items if isinstance(item, _CONTAINERS))
+
+
+#: One kind of brackets stands for both.
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_ALL_ELSE = bytes({*range(256)} - {*b'[]{}"'})
+
+_OPENING = ord("[")
+
+#: How often pairs are taken out before what is left is counted one by one.
+_PASSES = 20
+
+
+def is_deep(text: Union[str, bytes]) -> bool:
+    """Whether a JSON text is nested deeper than ``NESTING_LIMIT``, told without decoding it.
+
+    Most texts have fewer brackets than that. Of the others strings are taken out, which may hold brackets, and then empty
+    pairs, level by level, all of it by operations that are written in C.
+    """
+    if isinstance(text, str):
+        if text.count("[") + text.count("{") <= NESTING_LIMIT:
+            return False
+        text = text.encode(errors="replace")
+    elif text.count(b"[") + text.count(b"{") <= NESTING_LIMIT:
+        return False
+    brackets = _brackets_of(text)
+    for passes in range(_PASSES):
+        if brackets.count(b"[") + passes <= NESTING_LIMIT:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return max(accumulate(1 if each == _OPENING else -1 for each in brackets)) + _PASSES > NESTING_LIMIT
+
+
+def _brackets_of(text: bytes) -> bytes:
+    """The brackets outside strings, all of one kind."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    quoted = text.translate(_ONE_KIND, _ALL_ELSE).replace(b'""', b"")  # two in a row enclose nothing, whichever they are
+    return b"".join(quoted.split(b'"')[::2])
+
+
+#: Characters of a place that are enough.
+_LONG_PLACE = 200
+
+
+def place_of_fault(value: Any, is_json: Callable[[Any], bool]) -> str:
+    """Where in ``value`` the first thing is that is not JSON, such as ``.users[3].tags``; empty for the value itself, and for
+    what contains itself.
+
+    Args:
+        is_json: Whether a value within it is JSON.
+    """
+    place = ""
+    while isinstance(value, _CONTAINERS) and len(place) < _LONG_PLACE:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        faulty = [(key, item) for key, item in items if not is_json(item)][:1]
+        if not faulty:
+            break  # it is a key, or the container itself
+        ((key, inner),) = faulty
+        place += f".{key}" if isinstance(value, dict) else f"[{key}]"
+        value = inner
+    return place if len(place) < _LONG_PLACE else ""
 
 
 class MsgspecCodec:
@@ -146,10 +271,10 @@ class MsgspecCodec:
     msgspec alone would send NaN as null, and datetimes, sets and bytes as strings and lists.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, default: Optional[Default] = None) -> None:
         import msgspec
 
-        self._strict = JsonCodec()
+        self._strict = JsonCodec(default)
         self._encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
         self._decode: Callable[[Union[str, bytes]], Any] = msgspec.json.Decoder().decode
 
@@ -166,14 +291,19 @@ class MsgspecCodec:
     def decode(self, text: Union[str, bytes]) -> Any:
         """The value of a JSON text."""
         decode = self._decode
+        if len(text) > NESTING_LIMIT and is_deep(text):
+            raise ValueError(_TOO_DEEP)
         try:
             return decode(text)
         except Exception:
             return self._strict.decode(text)
 
 
-def codec_named(name: str) -> Codec:
+def codec_named(name: str, default: Optional[Default] = None) -> Codec:
     """The codec an option names: ``"json"``, ``"msgspec"``, or ``"auto"`` for msgspec where it is installed.
+
+    Args:
+        default: Called for a value that has no JSON form; None: such a value is a TypeError.
 
     Raises:
         ValueError: There is no such codec, or msgspec is not installed.
@@ -182,9 +312,9 @@ def codec_named(name: str) -> Codec:
     if name in ("auto", "msgspec"):
         found = importlib.util.find_spec("msgspec") is not None
     if name == "json" or (name == "auto" and not found):
-        return JsonCodec()
+        return JsonCodec(default)
     if found:
-        return MsgspecCodec()
+        return MsgspecCodec(default)
     if name == "msgspec":
         raise ValueError("codec='msgspec' needs msgspec: pip install 'oompa[fast]', or use codec='auto' or 'json'")
     raise ValueError(f"unknown codec {name!r}; the codecs are 'json', 'msgspec' and 'auto'")

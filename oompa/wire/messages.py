@@ -9,8 +9,9 @@ import math
 from json.encoder import encode_basestring
 from typing import Any, Mapping, Optional, Union
 
-from ..errors import ProtocolError
-from .codec import NOT_JSON, Codec
+from ..errors import ProtocolError, printable
+from .codec import NESTING_LIMIT, NOT_JSON, Codec, is_deep
+from .lenient import id_in
 
 OK = "OK"
 ERR = "ERR"
@@ -67,7 +68,8 @@ class Request:
         self._meta = meta
 
     def __repr__(self) -> str:
-        return f"<Request {self.type!r} id={self.id!r}>"
+        peer = "" if self.connection is None else f" from {peer_of(self.connection)}"
+        return f"<Request {self.type!r} id={_brief(repr(self.id))}{peer}>"
 
 
 class Reply:
@@ -107,15 +109,12 @@ class Reply:
         self.details = details
 
     def __repr__(self) -> str:
-        return f"<Reply {self.type} id={self.id!r}>"
+        task = "" if self.task is None else f" to {_brief(self.task)!r}"
+        return f"<Reply {self.type}{task} id={_brief(repr(self.id))}>"
 
 
 class UnreadableRequest(ProtocolError):
     """A text that is no request. ``id`` is the id to answer with, None where none could be read."""
-
-    def __init__(self, problem: str, id: Any = None) -> None:
-        super().__init__(problem)
-        self.id = id
 
 
 def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) -> Request:
@@ -127,7 +126,7 @@ def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) 
     try:
         fields = codec.decode(text)
     except NOT_JSON as error:
-        raise UnreadableRequest(f"a request must be JSON: {_brief(error)}") from None
+        raise UnreadableRequest(f"a request must be JSON: {_brief(error)}", _id_in(codec, text)) from None
     if type(fields) is not dict:
         raise UnreadableRequest(f"a request must be a JSON object, not {_json_name(fields)}")
     id = fields.get("id", MISSING)
@@ -168,7 +167,10 @@ class RequestWriter:
         if payload is MISSING:
             return b'%b%b"}' % (head, id.encode())
         encode = self._encode
-        return b'%b%b","payload":%b}' % (head, id.encode(), encode(payload))
+        value = encode(payload)
+        if len(value) > NESTING_LIMIT and is_deep(value):
+            raise ValueError(f"the payload of {type!r} is nested more than {NESTING_LIMIT} deep")
+        return b'%b%b","payload":%b}' % (head, id.encode(), value)
 
     def write_meta(self, meta: Mapping[str, Any]) -> bytes:
         """What to put behind a request, in place of its last brace, for a server that understands ``meta``."""
@@ -192,7 +194,7 @@ def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
     try:
         fields = codec.decode(text)
     except NOT_JSON as error:
-        raise ProtocolError(f"a reply must be JSON: {_brief(error)}") from None
+        raise ProtocolError(f"a reply must be JSON: {_brief(error)}", id_in(text)) from None
     if type(fields) is not dict:
         raise ProtocolError(f"a reply must be a JSON object, not {_json_name(fields)}")
     kind = fields.get("type")
@@ -202,7 +204,7 @@ def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
         return ERR, fields.get("id"), fields.get("error")
     if type(kind) is str and kind.startswith(OWN_TYPES):
         return kind, None, None
-    raise ProtocolError(f"a reply must have type OK or ERR, not {_brief(kind)}")
+    raise ProtocolError(f"a reply must have type OK or ERR, not {_brief(kind)}", fields.get("id"))
 
 
 def write_reply(codec: Codec, reply: Reply) -> bytes:
@@ -232,6 +234,12 @@ def describe(error: BaseException) -> str:
     return text.encode(errors="backslashreplace").decode()  # a message may hold lone surrogates
 
 
+def _id_in(codec: Codec, text: Union[str, bytes]) -> Any:
+    """The id of a request that is not JSON, None where none is found that can be sent back."""
+    id = id_in(text)
+    return id if _can_return(codec, id) else None
+
+
 def _can_return(codec: Codec, id: Any) -> bool:
     if type(id) is int:
         return True
@@ -242,6 +250,19 @@ def _can_return(codec: Codec, id: Any) -> bool:
     except NOT_JSON:
         return False
     return True
+
+
+def peer_of(connection: Any) -> str:
+    """Who is at the other end, as a log names it."""
+    address = getattr(connection, "remote_address", None)
+    return "nobody known" if address is None else f"{address[0]}:{address[1]}"
+
+
+def titled(task: Optional[str], id: Any, connection: Any = None) -> str:
+    """A request as a log names it: its type, its id and who sent it, on one line."""
+    type = printable(repr(_brief(task or "")))
+    number = "without id" if id is MISSING else f"id {printable(_brief(repr(id)))}"
+    return f"{type} ({number})" if connection is None else f"{type} ({number}, from {peer_of(connection)})"
 
 
 def _json_name(value: Any) -> str:

@@ -1,8 +1,8 @@
 """The options that both ends of a connection take."""
 
-from typing import Annotated, Any, Optional, TypedDict
+from typing import Annotated, Any, Callable, Optional, TypedDict
 
-from ..options import Option, count, seconds, seconds_or_none
+from ..options import Option, callable_or_none, count, seconds, seconds_or_none
 from .codec import codec_named
 
 
@@ -29,4 +29,12 @@ class ConnectionOptions(TypedDict, total=False):
     ]
     write_timeout: Annotated[float, Option(10.0, seconds, "how long a write may stand still")]
     close_timeout: Annotated[float, Option(2.0, seconds, "how long the closing handshake may take")]
+    default: Annotated[
+        Optional[Callable[[Any], Any]],
+        Option(
+            None,
+            callable_or_none,
+            "called for a value that has no JSON form, as `json.dumps(default=)`; returns one that has",
+        ),
+    ]
     codec: Annotated[str, Option("json", _codec, '`"msgspec"` (with `oompa[fast]`), `"auto"` for it where it is installed')]

@@ -2,12 +2,13 @@
 
 import json
 import logging
+import re
 import threading
 from concurrent.futures import Future
 
 import pytest
 
-from oompa.errors import HealthcheckFailed, TaskError
+from oompa.errors import HealthcheckFailed, RemoteError, TaskError
 from oompa.schema import Schema
 from oompa.server import pipeline as module
 from oompa.server.pipeline import Pipeline
@@ -158,7 +159,7 @@ def test_the_time_a_failure_took_is_told_as_well(build, monkeypatch, type):
 )
 def test_an_exception_in_a_factory_becomes_the_error_of_the_reply(build, caplog, error, text):
     assert run(build({"FAIL": raising(error)}), "FAIL") == (ERR, text)
-    assert [record.getMessage() for record in caplog.records] == ["task 'FAIL' raised"]
+    assert [record.getMessage() for record in caplog.records] == ["task 'FAIL' (id '7') raised"]
     assert caplog.records[0].exc_info[1] is error
 
 
@@ -305,7 +306,7 @@ def test_the_reply_carries_the_id_that_came_whatever_a_middleware_makes_of_it(bu
 def test_middleware_may_answer_without_calling_on(build):
     pipeline = build({"T": raising(AssertionError)})
     pipeline.use(lambda request, call_next: "cached")
-    pipeline.use(raising(AssertionError))
+    pipeline.use(lambda request, call_next: raising(AssertionError)(request))
     assert run(pipeline, "T") == (OK, "cached")
 
 
@@ -467,6 +468,96 @@ def test_a_result_that_is_not_json_gives_an_error(build, value, kind):
     _, fields = written(build(), Reply(kind, "7", value, value))
     assert (fields["type"], fields["id"]) == (ERR, "7")
     assert fields["error"].startswith("the result is not JSON: ")
+
+
+@pytest.mark.parametrize("kind, named", [(OK, "the result of task 'ADD'"), (ERR, "the error of task 'ADD'")])
+@pytest.mark.parametrize("expose_errors", [True, False])
+def test_what_is_not_json_is_told_with_its_place_and_logged_with_type_and_id(build, caplog, kind, named, expose_errors):
+    """Case 45: a result and the value of a TaskError."""
+    value = {"users": [1, {"tags": {"secret"}}]}
+    pipeline = build(expose_errors=expose_errors)
+    _, fields = written(pipeline, Reply(kind, "7", value if kind == OK else None, value if kind == ERR else None, task="ADD"))
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and not record.exc_info  # there is no line of the task's in it
+    assert record.getMessage().startswith(f"{named} (id '7')") and ".users[1].tags" in record.getMessage()
+    if expose_errors:
+        assert ".users[1].tags" in fields["error"] and "set" in fields["error"]
+    else:
+        assert re.fullmatch("Internal error, id [0-9a-f]{16}", fields["error"])
+        assert fields["error"].split()[-1] in record.getMessage()
+
+
+def test_an_exception_raised_while_a_result_becomes_text_is_hidden_like_any_other(build, caplog):
+    """Case 45: a lazy value may tell of the database."""
+
+    class Lazy(dict):
+        def items(self):
+            raise ConnectionError("could not connect to db-7 as admin:hunter2")
+
+        values = items
+
+    _, fields = written(build(expose_errors=False), Reply(OK, "7", Lazy(a=1), task="ADD"))
+    assert "hunter2" not in fields["error"] and fields["error"].split()[-1] in caplog.text
+    assert "hunter2" in caplog.text and "in items" in caplog.text
+
+
+def test_a_reply_that_is_too_large_is_logged_with_type_and_id(build, caplog):
+    """Case 45."""
+    written(build(max_reply_size=200), Reply(OK, "7", payload="x" * 300, task="ADD"))
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and record.getMessage().startswith("'ADD' (id '7'): the reply ")
+
+
+def test_a_result_that_contains_itself_is_called_that(build):
+    """Case 43."""
+    value = []
+    value.append([value, value])
+    _, fields = written(build(max_reply_size=2**24), Reply(OK, "7", value))
+    assert fields["error"] == "the result is not JSON: ValueError: contains itself"
+
+
+@pytest.mark.parametrize("function", [lambda payload: sleep(), lambda payload: (yield)], ids=["coroutine", "generator"])
+def test_a_coroutine_that_a_plain_function_returns_is_told_as_what_it_is(build, caplog, function):
+    """Case 41."""
+    pipeline = build({"X": function})
+    fields = json.loads(pipeline.write(pipeline.handle(Request("X", None, "7")))[1])
+    assert fields["error"].startswith("the result is not JSON: it is a ")
+    assert "'X' (id '7')" in caplog.text
+
+
+async def sleep():
+    """Nothing that anybody awaits."""
+
+
+@pytest.mark.parametrize("error", [TaskError("down"), RemoteError("down")], ids=["TaskError", "RemoteError"])
+def test_a_ping_tells_what_the_healthcheck_said_and_the_log_that_it_failed(build, caplog, error):
+    """Cases 40 and 45: a state of this server, whoever is to blame."""
+
+    def healthcheck():
+        raise error
+
+    assert run(build(healthcheck=healthcheck), PING) == (ERR, "down")
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "the healthcheck failed" in caplog.text
+
+
+def test_an_unknown_type_leaves_a_warning(build, caplog):
+    """Case 45."""
+    assert run(build(), "MEOW\n") == (ERR, 'Unknown request type: "MEOW\n"')
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.getMessage() == "unknown task type: 'MEOW\\n' (id '7')"
+
+
+@pytest.mark.parametrize("value", [{"code": 42}, "LookupError: nothing", None, [1]])
+@pytest.mark.parametrize("expose_errors", [True, False])
+def test_a_gateway_passes_on_what_the_server_behind_it_has_said(build, caplog, value, expose_errors):
+    """Case 40: raised, in a Future, or from middleware; an error of that server is no fault of this one."""
+    caplog.set_level(logging.DEBUG)
+    schema = {"RAISED": raising(RemoteError(value)), "FUTURE": lambda _: future_of(error=RemoteError(value))}
+    pipeline = build(schema, expose_errors=expose_errors)
+    assert run(pipeline, "RAISED") == run(pipeline, "FUTURE") == (ERR, value)
+    pipeline.use(lambda request, call_next: raising(RemoteError(value))(request))
+    assert run(pipeline, "RAISED") == (ERR, value)
+    assert [record.levelname for record in caplog.records] == ["DEBUG"] * 3
 
 
 def test_a_result_nested_too_deep_gives_an_error(build):

@@ -380,13 +380,20 @@ def test_request_without_id_gets_a_reply_without_one(serve, peer):
         ('{"id": 1e999, "type": "ADD"}', None),
         ('{"id": NaN, "type": "ADD"}', None),
         ('{"id": "\\ud800", "type": "ADD"}', None),
-        ('{"id": 1, "type": "ADD", "payload": Infinity}', None),
+        ('{"id": 1, "type": "ADD", "payload": Infinity}', 1),
+        ('{"type": "ADD", "payload": "\\ud83c", "id": "b"}', "b"),
+        ('{"type": "ADD", "payload": %s, "id": "c"}' % ("1" * 5000), "c"),
+        ('{"type": "ADD", "payload": %s, "id": "d"}' % ("[" * 1001 + "]" * 1001), "d"),
+        ('{"type": "ADD", "payload": %s, "id": "e"}' % ("[" * 9000 + "]" * 9000), "e"),
+        ('{"type": "ADD", "id": %s, "payload": NaN}' % ("1" * 5000), None),
+        ('{"type": "ADD", "id": {"x": [1]}, "payload": "\\udfff"}', {"x": [1]}),
         ("[" * 100_000, None),
         ("1" * 100_000, None),
     ],
     ids=lambda value: str(value)[:30],
 )
 def test_request_that_cannot_be_read_gets_an_err_and_the_connection_lives_on(serve, peer, text, id):
+    """Case 31: with the id wherever one is to be found."""
     talking = peer(serve())
     ask(talking, text)
     reply = answer(talking)

@@ -7,8 +7,10 @@ import decimal
 import enum
 import json
 import math
+import re
 import sys
 import threading
+import time
 import uuid
 
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from oompa.wire import codec as module
-from oompa.wire.codec import NOT_JSON, JsonCodec, MsgspecCodec, codec_named, is_longer
+from oompa.wire.codec import NOT_JSON, JsonCodec, MsgspecCodec, codec_named, is_deep, is_longer, place_of_fault
 
 CEILING = 10.0  # seconds until a wait counts as failed
 
@@ -442,10 +444,177 @@ def test_a_value_whose_text_is_surely_too_long_is_known_without_its_text(value):
     assert not is_longer(value, len(JsonCodec().encode(value)))
 
 
-def test_a_value_that_contains_itself_is_too_long():
-    value = []
-    value.append([value])
-    assert is_longer(value, 10_000)
+def circles():
+    """Values that contain themselves, each in its own way."""
+    thread, tree, sibling = [], [], {}
+    thread.append([thread])
+    tree.extend([tree, tree])
+    sibling["rows"] = [{"parent": sibling} for _ in range(5000)]
+    deep = [tree]
+    for _ in range(500):
+        deep = [deep]
+    return {"a thread": thread, "a tree": tree, "rows that know their table": sibling, "far down": deep}
+
+
+@pytest.mark.parametrize("circle", circles())
+def test_a_value_that_contains_itself_is_found_out_at_once(circle):
+    """Case 43: it burned seconds of CPU, and was called too large."""
+    started = time.thread_time()
+    with pytest.raises(ValueError, match="^contains itself$"):
+        is_longer(circles()[circle], 16 * 1024 * 1024)
+    assert time.thread_time() - started < 0.5
+
+
+def test_a_value_that_is_shared_contains_nothing_of_itself():
+    """Case 43."""
+    row = {"x": 1}
+    assert not is_longer([[row] * 5000, [row] * 5000], 16 * 1024 * 1024)
+
+
+@pytest.mark.parametrize("make", [lambda inner: [inner], lambda inner: {"a": inner}, lambda inner: (inner,)])
+def test_a_value_of_a_thousand_levels_is_measured_and_one_more_is_refused(make):
+    """Case 43."""
+    value = 7
+    for _ in range(1000):
+        value = make(value)
+    assert not is_longer(value, 16 * 1024 * 1024)
+    with pytest.raises(ValueError, match="nested more than 1000 deep"):
+        is_longer(make(value), 16 * 1024 * 1024)
+
+
+DEEP_TEXTS = {
+    "lists": ("[", "]"),
+    "objects": ('{"a":', "}"),
+    "both": ('[{"a":', "}]"),
+    "beside others": ('[{},[[]],"]",', "]"),
+    "behind brackets in strings": ('["]]]]}}}",', "]"),
+    "behind escaped quotes": (r'["\"]",', "]"),
+}
+
+
+@pytest.mark.parametrize("form", DEEP_TEXTS)
+@pytest.mark.parametrize("kind", [str, str.encode])
+def test_a_text_of_more_than_a_thousand_levels_is_told_by_its_brackets(codec, form, kind):
+    """Case 43: 18 KB of them crash CPython 3.13 where threads have small stacks, so it is never decoded."""
+    opening, closing = DEEP_TEXTS[form]
+    limit = 500 if form == "both" else 1000
+    inner = 0 if form != "beside others" else 2
+    assert not is_deep(kind(opening * (limit - inner) + "7" + closing * (limit - inner)))
+    text = kind(opening * (limit + 1) + "7" + closing * (limit + 1))
+    assert is_deep(text)
+    with pytest.raises(ValueError, match="nested more than 1000 deep"):
+        codec.decode(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" + ",".join(["[]"] * 5000) + "]", json.dumps([{"a": [1, {"b": {}}]}] * 3000), json.dumps(["[[[["] * 2000),
+     json.dumps([r'\"[{[{' * 3] * 2000), json.dumps({"[" * 3000: "{" * 3000})],
+    ids=range(5),
+)
+def test_a_wide_text_is_not_deep(codec, text):
+    """Case 43."""
+    assert not is_deep(text) and not is_deep(text.encode())
+    assert codec.decode(text) == json.loads(text)
+
+
+@given(st.lists(st.sampled_from(["[", "]", "{", "}", '"', "\\", '\\"', "a", ",", "[[[[", "]]]]"]), max_size=200))
+def test_brackets_are_counted_as_a_parser_counts_them(pieces):
+    """Case 43: against a plain loop over the characters."""
+    text, depth, deepest, is_quoted, is_escaped = "".join(pieces), 0, 0, False, False
+    for each in text:
+        if is_quoted:
+            is_quoted = each != '"' or is_escaped
+            is_escaped = each == "\\" and not is_escaped
+        elif each == '"':
+            is_quoted = True
+        elif each in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif each in "]}":
+            depth -= 1
+    if "\\" in re.sub(r'"[^"\\]*(?:\\.[^"\\]*)*("|$)', "", text, flags=re.DOTALL):
+        return  # a backslash outside a string is no JSON whichever way it is read
+    filler = "[" * (1001 - deepest) if deepest else "[" * 1001
+    assert is_deep(filler + text)
+
+
+# An encoder of the user's.
+
+
+class Money:
+    """What JSON has no form for."""
+
+    def __init__(self, amount):
+        self.amount = amount
+
+
+@pytest.mark.parametrize("name", ["json", "msgspec"])
+def test_default_is_called_for_what_has_no_json_form(name):
+    """Case 44: at any depth, again for what it returns, and for nothing else."""
+    asked = []
+
+    def default(value):
+        asked.append(value)
+        return {"amount": value.amount} if isinstance(value, Money) else sorted(value)
+
+    codec = codec_named(name, default)
+    value = {"a": [Money(7), {"b": Money({2, 1})}], "c": {3}, "d": "text"}
+    assert json.loads(codec.encode(value)) == {"a": [{"amount": 7}, {"b": {"amount": [1, 2]}}], "c": [3], "d": "text"}
+    assert len(asked) == 4
+    with pytest.raises(TypeError):  # not for keys
+        codec.encode({(1, 2): 3})
+
+
+@pytest.mark.parametrize("name", ["json", "msgspec"])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), "\ud800"], ids=ascii)
+def test_what_default_returns_is_as_strict_json_as_all_else(name, odd):
+    """Case 44."""
+    with pytest.raises(ValueError):
+        codec_named(name, lambda value: [odd]).encode([Money(1)])
+
+
+@pytest.mark.parametrize("name", ["json", "msgspec"])
+def test_a_default_that_raises_or_comes_to_no_end_is_an_error(name):
+    """Case 44."""
+    with pytest.raises(LookupError, match="no currency"):
+        codec_named(name, raising(LookupError("no currency"))).encode(Money(1))
+    with pytest.raises(ValueError):
+        codec_named(name, lambda value: [value]).encode(Money(1))
+
+
+def raising(error):
+    """A function that raises."""
+
+    def function(value):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(
+    "value, place",
+    [
+        ({1}, ""),
+        ([1, {2}], "[1]"),
+        ({"users": [{"name": "ann"}, {"tags": {1}}]}, ".users[1].tags"),
+        ({"a": float("nan")}, ".a"),
+        (["ok", ("x", "\ud800")], "[1][1]"),
+        ({"a": {(1, 2): 3}}, ".a"),
+    ],
+    ids=ascii,
+)
+def test_the_place_of_what_is_not_json_is_named(codec, value, place):
+    """Case 45."""
+
+    def is_json(inner):
+        try:
+            codec.encode(inner)
+        except NOT_JSON:
+            return False
+        return True
+
+    assert place_of_fault(value, is_json) == place
 
 
 @pytest.mark.parametrize("value", [None, 10**200, 1.5, True, Opaque(), {1}, b"x" * 1000, Opaque], ids=lambda v: str(type(v)))

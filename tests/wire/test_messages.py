@@ -203,6 +203,32 @@ def test_an_id_that_cannot_be_sent_back_is_not_sent_back_for_a_bad_type_either(c
     assert refusal.value.id is None
 
 
+def test_a_reply_that_cannot_be_read_is_told_with_the_id_of_its_call(codec):
+    """Case 31, the other way: a caller waits for it."""
+    for text, id in [
+        ('{"type":"OK","id":"7","payload":"\\ud83c"}', "7"),
+        ('{"type":"OK","payload":NaN,"id":"7"}', "7"),
+        ('{"type":"OK","id":"7","payload":%s}' % ("[" * 2000 + "]" * 2000), "7"),
+        ('{"type":"OK","id":"7","payload":%s}' % ("1" * 5000), "7"),
+        ('{"type":"NO","id":"7"}', "7"),
+        ("{", None),
+        ("[]", None),
+    ]:
+        with pytest.raises(ProtocolError) as caught:
+            read_reply(codec, text)
+        assert caught.value.id == id
+
+
+@pytest.mark.parametrize("levels", [1000, 1001, 5000])
+def test_a_payload_of_more_than_a_thousand_levels_is_a_value_error(codec, levels):
+    """Case 43: never a RecursionError, at either end."""
+    payload = 7
+    for _ in range(levels):
+        payload = [payload]
+    with pytest.raises(ValueError, match="nested more than 1000 deep"):
+        RequestWriter(codec).write("T", "7", [payload])
+
+
 def test_an_unreadable_request_is_a_protocol_error():
     assert issubclass(UnreadableRequest, ProtocolError)
 
@@ -338,6 +364,7 @@ def test_the_attributes_of_a_request_are_assignable():
 def test_a_request_and_a_reply_show_what_they_are():
     assert repr(Request("ADD", {"x": 1}, "7")) == "<Request 'ADD' id='7'>"
     assert repr(Reply("OK", "7", 7)) == "<Reply OK id='7'>"
+    assert repr(Reply("OK", "7", 7, task="ADD")) == "<Reply OK to 'ADD' id='7'>"  # Case 51
     assert repr(Reply("ERR", MISSING)) == "<Reply ERR id=MISSING>"
 
 
