@@ -194,6 +194,21 @@ class TestOurClientOnTheNodeServer:
     def test_any_json_value_there_and_back(self, client: Client, value: Any) -> None:
         assert client.call("ECHO", value) == value
 
+    def test_a_gateway_passes_on_what_the_node_server_said(self, client: Client) -> None:
+        """Case 40: an exception of the server behind it, and a value."""
+        gateway = Server(
+            {"DIV": lambda payload: client.dispatch("DIV", payload), "REJECT": lambda payload: client.call("REJECT", payload)}
+        )
+        gateway.listen(0).result(CEILING)
+        try:
+            with Client(f"ws://127.0.0.1:{gateway.port}") as caller:
+                for type, payload, error in (("DIV", {"x": 1, "y": 0}, "Error: Zero div"), ("REJECT", {"code": 42}, {"code": 42})):
+                    with pytest.raises(RemoteError) as caught:
+                        caller.call(type, payload)
+                    assert caught.value.error == error
+        finally:
+            gateway.close().result(CEILING)
+
     def test_an_error_is_its_string(self, client: Client) -> None:
         with pytest.raises(RemoteError) as caught:
             client.call("DIV", {"x": 1, "y": 0})
@@ -355,6 +370,14 @@ class TestTheNodeClientOnOurServer:
         with pytest.raises(NodeError) as caught:
             client.do("dispatch", type="REJECT", payload=value)
         assert caught.value.error == value
+
+    @pytest.mark.parametrize("text", ["caf\ud83c", "\udc00"], ids=ascii)
+    def test_half_a_character_is_an_error_and_no_silence(self, client: Node, text: str) -> None:
+        """Case 31: a text that was cut in JavaScript."""
+        with pytest.raises(NodeError) as caught:
+            client.do("dispatch", type="ECHO", payload=[text])
+        assert "a lone surrogate is not JSON" in caught.value.error
+        assert client.do("call", method="add", args=[1, 2]) == 3
 
     @pytest.mark.parametrize("task_type", ["MEOW", "toString", "__proto__", "constructor"])
     def test_unknown_type(self, client: Node, task_type: str) -> None:
