@@ -1,10 +1,11 @@
 """The server's end: a schema of tasks behind a WebSocket, and its health behind HTTP.
 
 ``server`` is what users hold. A request arrives in ``web``, the Flask side: health, upgrade, disconnect; ``handshake``, the
-only file that knows simple-websocket, makes it a WebSocket if ``admission`` has a place. From then on it is a ``connection``:
-who reads it, what runs and what is queued. ``pipeline`` turns each request into a reply, in one of the ``contexts``.
-``watcher`` finds what takes long. ``embedded`` is the web server that ``listen`` starts, ``options`` describes what may be
-told.
+only file that knows simple-websocket, makes it a WebSocket if the ``gates`` let it in and ``admission`` has a place. From
+then on it is a ``connection``: who reads it, what runs and what is queued, and what of its ``complaints`` is logged.
+``pipeline`` turns each request into a reply, in one of the ``contexts``; ``verdicts`` are what healthchecks and
+``authenticate`` say. ``last_resort`` is where the log goes that nobody has configured. ``watcher`` finds what takes long.
+``embedded`` is the web server that ``listen`` starts, ``options`` describes what may be told.
 
 Threads: each connection has the web server's thread (*home*) for as long as it lives. The thread that *leads* reads the
 connection and runs tasks itself, in order; when one takes long the lead passes to a *stand-in* (``oompa-stand-in``), a thread

@@ -941,3 +941,47 @@ def test_a_connection_knows_what_its_client_told(serve, connect):
         client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING)
         (connection,) = connections
         assert connection.announced == (frozenset(), 5000, client._link.client_id)
+
+
+class Money:
+    """What JSON has no form for."""
+
+    def __init__(self, amount):
+        self.amount = amount
+
+    def __repr__(self):
+        return f"{self.amount} EUR"
+
+
+def refuse_money(payload):
+    raise TaskError({"owed": Money(5)})
+
+
+@pytest.mark.parametrize("codec", ["json", "msgspec"])
+def test_default_makes_json_of_results_and_errors(serve, connect, codec):
+    """Case 44: dates, decimals, rows of a database, numpy's numbers."""
+    schema = {"PAY": lambda _: [Money(7), {"x": Money(8)}], "OWE": refuse_money}
+    client = connect(serve(schema, lambda: Money(1), codec=codec, default=repr))
+    assert client.call("PAY") == ["7 EUR", {"x": "8 EUR"}]
+    assert client.ping().result(CEILING) == "1 EUR"
+    assert client.dispatch("OWE").exception(CEILING).error == {"owed": "5 EUR"}
+
+
+@pytest.mark.parametrize("expose_errors", [True, False])
+def test_what_default_raises_is_an_error_of_the_task(serve, connect, caplog, expose_errors):
+    """Cases 44 and 45."""
+
+    def default(value):
+        raise LookupError("no form for the-inner-life")
+
+    client = connect(serve({"PAY": lambda _: [Money(7)]}, default=default, expose_errors=expose_errors))
+    error = client.dispatch("PAY").exception(CEILING).error
+    assert ("the-inner-life" in error) is expose_errors
+    assert "the result of task 'PAY'" in caplog.text and "in default" in caplog.text
+
+
+@pytest.mark.parametrize("default", [5, "str"])
+def test_a_default_that_cannot_be_called_is_refused(default):
+    """Case 44."""
+    with pytest.raises(TypeError, match="default must be callable"):
+        Server({}, default=default)
