@@ -61,7 +61,7 @@ class Link:
         self.shown = "a URL that is asked for" if callable(url) else ", ".join(each.shown for each in parse_urls(url))
         self._url: Url = checked("url", url) if callable(url) else url if isinstance(url, str) else tuple(url)
         self._options = options
-        self._codec = codec_named(options["codec"])
+        self._codec = codec_named(options["codec"], options["default"])
         self._writer = RequestWriter(self._codec)
         self._emitter = emitter
         self._logger = logger

@@ -954,3 +954,11 @@ def test_messages_of_a_newer_server_are_ignored(connect, fake):
     connection.reply(request, 7)
     assert future.result(CEILING) == 7
     assert told == []
+
+
+def test_default_makes_json_of_a_payload(serve, connect):
+    """Case 44: the same option on either side."""
+    client = connect(serve(), default=repr)
+    assert client.call("ECHO", {"x": {1}, "y": [1j]}) == {"x": "{1}", "y": ["1j"]}
+    with pytest.raises(TypeError):
+        connect(serve()).dispatch("ECHO", {1})
