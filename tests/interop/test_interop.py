@@ -202,7 +202,8 @@ class TestOurClientOnTheNodeServer:
         gateway.listen(0).result(CEILING)
         try:
             with Client(f"ws://127.0.0.1:{gateway.port}") as caller:
-                for type, payload, error in (("DIV", {"x": 1, "y": 0}, "Error: Zero div"), ("REJECT", {"code": 42}, {"code": 42})):
+                expected = (("DIV", {"x": 1, "y": 0}, "Error: Zero div"), ("REJECT", {"code": 42}, {"code": 42}))
+                for type, payload, error in expected:
                     with pytest.raises(RemoteError) as caught:
                         caller.call(type, payload)
                     assert caught.value.error == error
