@@ -231,7 +231,7 @@ class Pipeline:
             return error.error
         if isinstance(error, UnknownType):
             complain = getattr(connection, "complain", self._logger.warning)
-            complain("unknown task type: %s", titled(task, id, connection))
+            complain("unknown task type: %s", titled(task, id))  # the connection names its peer itself
             return str(error)
         return self._report(task, id, connection, error)
 
