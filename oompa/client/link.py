@@ -380,8 +380,7 @@ class Link:
             try:
                 kind, id, value = read_reply(self._codec, message)
             except ProtocolError as error:
-                self._logger.warning("a reply could not be read: %s", str(error))
-                self.tell("error", error)
+                self._settle_unreadable(error, answered)
                 continue
             pending = self._exchange.find(id)
             if pending is not None:  # settled before it is forgotten: if this is interrupted, the timer finds it
@@ -394,6 +393,15 @@ class Link:
                 for pending in answered:
                     self._exchange.received(pending.id)
             self._answered = ()  # what they refer to goes here, where no lock is held
+
+    def _settle_unreadable(self, error: ProtocolError, answered: list[Pending]) -> None:
+        """A reply that cannot be read ends the call whose id it has all the same: asking again would bring it again."""
+        self._logger.warning("a reply could not be read: %s", str(error))
+        pending = self._exchange.find(error.id)
+        if pending is not None:
+            answered.append(pending)
+            pending.future.settle(error=error)
+        self.tell("error", error)
 
     def _perform(self, effects: list[Effect], channel: Optional[Channel]) -> None:
         for effect in effects:

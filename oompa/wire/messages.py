@@ -204,7 +204,7 @@ def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
         return ERR, fields.get("id"), fields.get("error")
     if type(kind) is str and kind.startswith(OWN_TYPES):
         return kind, None, None
-    raise ProtocolError(f"a reply must have type OK or ERR, not {_brief(kind)}", fields.get("id"))
+    raise ProtocolError(f"a reply must have type OK or ERR, not {_brief(kind)}")
 
 
 def write_reply(codec: Codec, reply: Reply) -> bytes:

@@ -25,6 +25,7 @@ from oompa import (
     ClientClosed,
     ConnectionLost,
     OompaError,
+    ProtocolError,
     RemoteError,
     RequestTimeout,
     TooManyPending,
@@ -962,3 +963,24 @@ def test_default_makes_json_of_a_payload(serve, connect):
     assert client.call("ECHO", {"x": {1}, "y": [1j]}) == {"x": "{1}", "y": ["1j"]}
     with pytest.raises(TypeError):
         connect(serve()).dispatch("ECHO", {1})
+
+
+UNREADABLE = {"surrogate": r'"\ud800"', "NaN": "NaN", "digits": "1" * 5000, "deep": "[" * 2000 + "]" * 2000}
+
+
+@pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_a_reply_that_cannot_be_read_ends_the_call_whose_id_it_has(connect, fake, payload):
+    """Case 31: it is not asked for again, and the other calls go on."""
+    client, errors = connect(f"ws://127.0.0.1:{fake.port}"), []
+    client.on("error", errors.append)
+    future, other = client.dispatch("ADD", 1), client.dispatch("ADD", 2)
+    connection = fake.accept()
+    requests = connection.requests(2)
+    connection.text('{"type":"OK","id":%s,"payload":%s}' % (json.dumps(future.id), payload))
+    connection.reply(requests[1], 7)
+    error = future.exception(CEILING)
+    assert isinstance(error, ProtocolError) and error.id == future.id
+    assert other.result(CEILING) == 7
+    client.ping()
+    assert connection.request()["type"] == "$OOMPA/PING"  # and nothing before it: it was not sent again
+    wait_until(lambda: errors == [error])

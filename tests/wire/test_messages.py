@@ -210,7 +210,7 @@ def test_a_reply_that_cannot_be_read_is_told_with_the_id_of_its_call(codec):
         ('{"type":"OK","payload":NaN,"id":"7"}', "7"),
         ('{"type":"OK","id":"7","payload":%s}' % ("[" * 2000 + "]" * 2000), "7"),
         ('{"type":"OK","id":"7","payload":%s}' % ("1" * 5000), "7"),
-        ('{"type":"NO","id":"7"}', "7"),
+        ('{"type":"NO","id":"7"}', None),  # no reply at all, whoever sends it: the call goes on
         ("{", None),
         ("[]", None),
     ]:
