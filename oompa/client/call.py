@@ -160,6 +160,7 @@ class Call(Future):  # type: ignore[type-arg]
             release(waker)
         if condition is not None:
             self._hand_over(self._done_callbacks)
+        self._owner = None  # outside the lock of all calls: with the last reference to a client users' code may run
         return is_first
 
     def add_waker(self, waker: threading.Lock) -> None:
@@ -192,7 +193,6 @@ class Call(Future):  # type: ignore[type-arg]
         self._exception = error
         self._state = state
         self.is_settled = True
-        self._owner = None
         return True
 
     def _tell_waiters(self) -> None:

@@ -2,7 +2,7 @@
 
 import weakref
 from types import MethodType
-from typing import Any, Callable, Mapping, Optional, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, TypeVar, cast
 
 from ..callables import checked
 from ..emitter import Emitter, Listenable
@@ -16,6 +16,9 @@ from .middleware import CallNext, Middleware, before, check_meta
 from .options import CLIENT_OPTIONS, ClientOptions
 
 _logger = get_logger("oompa.client")
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 M = TypeVar("M", bound=Middleware)
 Methods = Mapping[str, Mapping[str, Any]]
@@ -148,7 +151,7 @@ class Client(Listenable):
             TooManyPending, ValueError, TypeError: As ``dispatch``.
         """
         if self._middleware:
-            return self.dispatch(type, payload, timeout=timeout, meta=meta).result()
+            return _result_of(self.dispatch(type, payload, timeout=timeout, meta=meta))
         return self._link.call(type, payload, timeout, None if meta is None else check_meta(meta))
 
     def ping(self, timeout: Optional[float] = None) -> Call:
@@ -227,6 +230,16 @@ def _checked_methods(methods: Optional[Methods]) -> dict[str, _Method]:
     if methods is not None and not isinstance(methods, Mapping):
         raise TypeError(f'methods must be a mapping such as {{"add": {{"type": "ADD"}}}}, not {methods!r}')
     return {name: _method(name, method) for name, method in (methods or {}).items()}
+
+
+def _result_of(future: "Future[Any]") -> Any:
+    """The result of a call; one that is left by an exception of somebody else is cancelled."""
+    try:
+        return future.result()
+    except BaseException:
+        if not future.done():
+            future.cancel()
+        raise
 
 
 def _method(name: str, method: Mapping[str, Any]) -> _Method:

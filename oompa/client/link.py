@@ -134,11 +134,18 @@ class Link:
         return call
 
     def call(self, type: str, payload: Any, timeout: Optional[float] = None, meta: Optional[Meta] = None) -> Any:
-        """Send a request and wait: ``dispatch(...).result()`` without what makes a Future. Raises what both do."""
-        call = AwaitedCall()
-        self._send_new(f"{self._id_prefix}{next(self._ordinals)}", type, payload, timeout, meta, call)
-        wait_for = self.wait_for
-        wait_for(call, None)
+        """Send a request and wait: ``dispatch(...).result()`` without what makes a Future. Raises what both do.
+
+        Left by an exception (Ctrl-C, a signal handler that raises) it is given up, and never sent again.
+        """
+        call, id = AwaitedCall(), f"{self._id_prefix}{next(self._ordinals)}"
+        try:
+            self._send_new(id, type, payload, timeout, meta, call)
+            wait_for = self.wait_for
+            wait_for(call, None)
+        except BaseException:
+            self._give_up(id)
+            raise
         return call.outcome()
 
     def _send_new(
@@ -238,9 +245,12 @@ class Link:
 
     def forget(self, call: Call) -> None:
         """The call was cancelled."""
+        self._give_up(call.id)
+
+    def _give_up(self, id: str) -> None:
         if not self._is_foreign:
             with self._state:
-                self._exchange.cancelled(call.id)
+                self._exchange.cancelled(id)
 
     def run_later(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the callback thread."""

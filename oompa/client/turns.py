@@ -108,7 +108,8 @@ class Turns:
                     self._sleep(me, deadline)
         finally:
             me.is_gone = True
-            if self._leader is me or self._line:
+            # Without a reply the lead may be on its way to this caller, though no line shows it.
+            if self._leader is me or self._line or not call.is_settled:
                 self._leave(me)
 
     def _take_or_join(self, me: _Waiter) -> bool:

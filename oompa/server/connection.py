@@ -253,7 +253,8 @@ class Connection:
     def _fail(self, me: _Worker, closed: ChannelClosed) -> None:
         """This worker is done for, and the connection with it. Whoever leads instead of it sees the end of the channel."""
         self._watcher.ended(me)
-        self._running.pop(me, None)
+        with self._state:
+            self._running.pop(me, None)
         try:
             self._channel.close(closed.code, closed.reason)
         finally:
@@ -330,7 +331,13 @@ class Connection:
         # Whoever has a reply may use its id again, before the worker is done with it.
         running = (copy for worker, copy in self._running.items() if not worker.is_replying)
         copies = (*running, *((each.request.type, each.request.id) for each in self._queue))
-        return any(key == copy and type(key[1]) is type(copy[1]) for copy in copies)
+        return any(key == copy and self._is_same(key[1], copy[1]) for copy in copies)
+
+    def _is_same(self, id: Any, other: Any) -> bool:
+        """Whether ids that are equal in Python are equal in JSON, where 1 is not true, nor in lists and objects."""
+        if type(id) is not type(other):
+            return False
+        return type(id) in (str, int) or self._codec.encode(id) == self._codec.encode(other)
 
     def _next(self, me: _Worker) -> tuple[Optional[Request], float]:
         """This worker's task is over: the next from the queue, and how long it has waited there."""

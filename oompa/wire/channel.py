@@ -120,9 +120,9 @@ class Channel:
 
     def _control(self, inbound: Inbound) -> None:
         inbound.is_notable = False
-        for payload in inbound.pings:
-            self._outbox.pong(payload)
-        inbound.pings.clear()
+        if inbound.pings:
+            self._outbox.pong(inbound.pings)
+            inbound.pings.clear()
         if inbound.closed is not None:
             self._finish(inbound.closed, linger=False)
         elif inbound.failure is not None:

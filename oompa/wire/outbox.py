@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _WRITE_SIZE = 65536
 
 
+#: Pings that are answered at most when they come together; a peer that asks for a sign of life sends one.
+_PONGS = 16
+
+
 class Waiting(Protocol):
     """Who waits for the answer to a message."""
 
@@ -54,7 +58,7 @@ class Outbox:
         self._unsent: "Optional[Data]" = None  # the rest of what the kernel did not take whole
         self._control_due = False
         self._ping = False
-        self._pongs: list[bytes] = []  # at most one: what a slow peer has not taken yet is replaced
+        self._pongs: deque[bytes] = deque(maxlen=_PONGS)  # what a slow peer has not taken yet makes room for what is new
         self._closing: Optional[CloseFrame] = None
         self._close_written = False
         self._ended: Optional[CloseFrame] = None
@@ -126,9 +130,9 @@ class Outbox:
         self._ping = self._control_due = True
         self._flush()
 
-    def pong(self, payload: bytes) -> None:
-        """Answer a ping; of several that a slow peer has not taken yet, the last (:rfc:`6455#section-5.5.3`)."""
-        self._pongs[:] = [payload]
+    def pong(self, payloads: list[bytes]) -> None:
+        """Answer pings in one write; of many at once the last few (:rfc:`6455#section-5.5.3`): a flood is not worth more."""
+        self._pongs.extend(payloads)
         self._control_due = True
         self._flush()
 
@@ -269,7 +273,7 @@ class Outbox:
             return None
         if self._pongs:
             self._control_due = True
-            return self._framing.control(PONG, self._pongs.pop())
+            return b"".join(self._framing.control(PONG, self._pongs.popleft()) for _ in range(len(self._pongs)))
         if self._ping:
             self._ping = False
             self._control_due = True

@@ -8,6 +8,7 @@ import json
 import os
 import pydoc
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from oompa import (
     TooManyPending,
     current_request,
 )
+from oompa.client import call as call_module
 from oompa.client.options import CLIENT_OPTIONS
 from oompa.server.options import SERVER_OPTIONS
 from oompa.wire.codec import NOT_JSON
@@ -984,3 +986,54 @@ def test_a_reply_that_cannot_be_read_ends_the_call_whose_id_it_has(connect, fake
     client.ping()
     assert connection.request()["type"] == "$OOMPA/PING"  # and nothing before it: it was not sent again
     wait_until(lambda: errors == [error])
+
+
+@pytest.mark.parametrize("with_middleware", [False, True])
+def test_a_call_that_is_left_by_an_exception_is_never_sent_again(connect, fake, with_middleware):
+    client = connect(f"ws://127.0.0.1:{fake.port}", timeout=0.2, attempts=3)
+    if with_middleware:
+        client.use(lambda request, call_next: call_next(request))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    connection = fake.accept()
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            client.call("CHARGE_CARD", 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert len(client._link._exchange) == 0
+    assert connection.request()["type"] == "CHARGE_CARD"
+    connection.reset()
+    connection = fake.accept()
+    future = client.dispatch("ADD", 1)
+    assert connection.request()["id"] == future.id  # and nothing before it
+
+
+def test_a_client_that_ends_with_a_call_holds_up_no_other(serve):
+    """What a call keeps alive is let go of outside the lock that all calls share."""
+    server = serve()
+    free = []
+
+    def take():
+        taken = call_module._making.acquire(timeout=1.0)
+        if taken:
+            call_module._making.release()
+        free.append(taken)
+
+    class Ending(Client):
+        def __del__(self):
+            thread = threading.Thread(target=take)
+            thread.start()
+            thread.join(CEILING)
+
+    with Client(f"ws://127.0.0.1:{server.port}") as other:
+        future = Ending(f"ws://127.0.0.1:{server.port}").dispatch("ADD", {"x": 1, "y": 6})
+        assert future.result(CEILING) == 7
+        wait_until(lambda: free)
+        assert other.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
+    assert free == [True]

@@ -19,7 +19,7 @@ import pytest
 from faults import FaultProxy
 from raw_peer import CLOSE, CONTINUATION, TEXT, frame
 
-from oompa import Client, ClientClosed, ConnectionLost, RemoteError, RequestTimeout
+from oompa import Client, ClientClosed, ConnectionLost, ProtocolError, RemoteError, RequestTimeout
 
 from .fake_server import FakeConnection, FakeServer, close_frame_unmasked, lives_on
 from .harness import (
@@ -367,16 +367,20 @@ def test_scenario_14_corrupt_long_length_ends_in_timeouts_and_a_new_connection(
 
 
 @pytest.mark.parametrize("offset", range(2, 36, 7))  # up to the id: further on it may be a good reply with another value
-def test_scenario_14_corrupt_json_is_ignored_and_the_call_sent_again(
+def test_scenario_14_corrupt_json_ends_the_call_whose_id_it_has_or_is_ignored_and_the_call_sent_again(
     service: Service, proxy: FaultProxy, connect: Connect, offset: int
 ) -> None:
     client, counts = up(connect(proxy.port, timeout=0.5, attempts=10)), Counts()
     service.runs.clear()
     proxy.corrupt("down", offset, flip=0x01)  # still UTF-8, perhaps still JSON, but not the reply
     future = counts.watch(add(client, 1, 2))
-    assert future.result(CEILING) == 3
+    error = future.exception(CEILING)
+    if error is None:
+        assert future.result() == 3 and service.ids()[future.id] >= 2
+    else:
+        assert isinstance(error, ProtocolError) and error.id == future.id and service.ids()[future.id] == 1
     assert counts.all_once([future])
-    assert service.ids()[future.id] >= 2
+    assert add(client, 3, 4).result(CEILING) == 7
     assert proxy.connections == 1
 
 

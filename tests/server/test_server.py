@@ -985,3 +985,13 @@ def test_a_default_that_cannot_be_called_is_refused(default):
     """Case 44."""
     with pytest.raises(TypeError, match="default must be callable"):
         Server({}, default=default)
+
+
+@pytest.mark.parametrize("first, second", [([1], [True]), ({"a": 0}, {"a": False}), ([0.0], [0]), ([[1]], [[True]])], ids=str)
+def test_ids_that_are_equal_in_python_alone_are_two(serve, peer, first, second):
+    release = threading.Event()
+    talking = peer(serve({"TASK": lambda payload: release.wait(CEILING) and payload}))
+    ask(talking, {"type": "TASK", "id": first, "payload": 1})
+    ask(talking, {"type": "TASK", "id": second, "payload": 2})
+    release.set()
+    assert sorted(answer(talking)["payload"] for _ in range(2)) == [1, 2]

@@ -1221,7 +1221,16 @@ def test_a_flood_of_pings_from_a_peer_that_does_not_read_takes_no_memory(channel
     assert len(channel._outbox._texts) == 0
     stream.reads_again()
     await_writer_end()
-    assert peer.hears() == [("text", "hello"), ("pong", b"99")]
+    assert peer.hears() == [("text", "hello"), *(("pong", b"%d" % number) for number in range(84, 100))]
+
+
+def test_a_flood_of_pings_in_one_read_is_answered_in_one_write(channel, stream, peer):
+    writes, send = [], stream.send
+    stream.send = lambda data: writes.append(1) or send(data)
+    peer.sends(*(peer.frame(PING, b"%d" % number) for number in range(100)))
+    channel.receive()
+    assert peer.hears() == [("pong", b"%d" % number) for number in range(84, 100)]
+    assert len(writes) == 1
 
 
 def test_pings_before_a_close_frame_are_answered_before_it(channel, peer):
