@@ -1,23 +1,32 @@
 """One client as the server sees it: read, run, reply.
 
-One thread *leads*: it reads the channel and runs each task itself, in order. A task that takes long does not hold up the
-others: the watcher finds it after a few milliseconds and passes the lead to another thread, which reads on and runs
-what comes, up to ``concurrency`` tasks at once; beyond that it queues what it reads, up to ``max_queued``, and then
-stops reading, which the peer feels as back-pressure. A task of a type that took long the last time passes the lead on
-before it starts. The thread the web server gave (*home*) takes the lead back when its task is done, and the other thread
-ends: an idle connection has one thread.
+One thread *leads*: it reads the channel and runs each task itself, in order. The thread that the web server gave is *home*;
+others are *stand-ins*, lent by ``stand_ins``. A thread of a connection is in one of four states:
+
+- **leads**: reads, admits, and runs what it admits. One thread at a time, ``_leader``; none but the leader admits or reads.
+- **works**: runs a task, or one after the other from the queue, and does not lead. It comes of a leader whose task takes long:
+  the watcher finds that after a few milliseconds, or the task's type is known for it (``paces``) and it passes the lead on
+  before it starts. When nothing is queued any more, home waits and a stand-in goes.
+- **waits** (home alone, ``_home_is_free``): without a task and without the lead. A stand-in that leads gives it back as soon as
+  it sees that, so an idle connection has one thread.
+- **gone**: the connection has ended, ``_ended``, and no task holds the thread.
+
+Up to ``concurrency`` tasks run at once. Beyond that the leader queues what it reads; where ``max_queued`` requests wait, or
+those that wait and run hold more than ``max_message_size`` bytes, it stops reading, which the peer feels as back-pressure, and
+says twice a second that this end lives.
 
 ``_state`` guards who leads, what runs and what is queued. A leader that finds nothing running starts a task without it: nobody
 else can start one then, and it stores what runs before it looks whether the connection drains, as whoever drains does in the
 opposite order. The inbox, what was read and not yet looked at, last first, belongs to the leader. Tasks, replies, reading and
-listeners run outside the lock.
+listeners run outside the lock. No thread here is the main one, so no signal handler comes in between; a finalizer may, and the
+lock is re-entrant for it.
 """
 
 import logging
 import threading
 from collections import deque
 from functools import partial
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Callable, NamedTuple, Optional
 
 from flask import Flask
@@ -30,15 +39,20 @@ from ..wire.channel import Channel
 from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode
 from ..wire.codec import Codec
 from ..wire.frames import Message
-from ..wire.messages import ERR, MISSING, Reply, Request, UnreadableRequest, peer_of, read_request
+from ..wire.messages import ERR, MISSING, PING, Reply, Request, UnreadableRequest, peer_of, read_request
 from .complaints import Complaints
 from .contexts import NOTHING_SET, work_as
 from .options import ServerOptions
-from .pipeline import Pipeline
-from .watcher import PATIENCE, Watcher
+from .paces import WORTH, Paces
+from .pipeline import Answer, Pipeline
+from .stand_ins import StandIns
+from .watcher import Watcher
 
 #: How often a thread that stands in for home looks whether home is free again, in seconds.
 _STAND_IN_LOOK = 0.05
+
+#: How often a peer whose requests are not read for want of room is told that this end lives, in seconds.
+_SIGN_OF_LIFE = 0.5
 
 #: A request's type and id.
 Key = tuple[str, Any]
@@ -58,26 +72,28 @@ class Visitor(NamedTuple):
 
 
 class Service(NamedTuple):
-    """What the connections of a server share.
-
-    Attributes:
-        slow_types: The task types that took long the last time.
-    """
+    """What the connections of a server share."""
 
     pipeline: Pipeline
     codec: Codec
     watcher: Watcher
-    slow_types: set[str]
+    stand_ins: StandIns
+    paces: Paces
     emitter: Emitter
     logger: logging.Logger
     options: ServerOptions
 
 
 class _Worker:
-    """A thread's part in a connection."""
+    """A thread's part in a connection.
+
+    Attributes:
+        size: Bytes of the message whose request it runs.
+    """
 
     def __init__(self, stuck: Callable[["_Worker"], None]) -> None:
         self.is_replying = False
+        self.size = 0
         self.request: Optional[Request] = None
         self._stuck = stuck
 
@@ -117,15 +133,13 @@ class Connection:
     """
 
     def __init__(self, channel: Channel, service: Service, visitor: Visitor) -> None:
+        # No more than thirty attributes: CPython finds those of objects that have more much slower.
         self.remote_address, self.headers, self.identity, _, app = visitor
         self.announced = channel.announced
         self._channel = channel
-        self._pipeline, self._codec, self._watcher, self._slow_types, self._emitter, self._logger, options = service
+        self._service = service
+        self._pipeline, self._codec, self._watcher, _, self._paces, self._emitter, _, self._options = service
         self._answer = self._pipeline.answer if app is None else partial(self._pipeline.answer_within, app)
-        self._concurrency = options["concurrency"]
-        self._max_queued = options["max_queued"]
-        self._max_queued_size = options["max_message_size"]
-        self._close_timeout = options["close_timeout"]
         self._state = threading.RLock()
         self._changed = threading.Condition(self._state)
         self._home = self._leader = _Worker(self._stuck)
@@ -133,12 +147,13 @@ class Connection:
         self._running: dict[_Worker, Key] = {}
         self._queue: deque[_Queued] = deque()
         self._queued_size = 0
+        self._waits_for_room = False
         self._inbox: list[Message] = []
         self._draining = False
         self._closing: Optional[_ClosingHandshake] = None
         self._ended = False
         self._complaints: Optional[Complaints] = None
-        channel.set_tick(options["ping_interval"])
+        channel.set_tick(self._options["ping_interval"])
 
     def __repr__(self) -> str:
         return f"<Connection {self.remote_address[0]}:{self.remote_address[1]}{'' if self.is_open else ' closed'}>"
@@ -156,7 +171,7 @@ class Connection:
                 return
             self._closing = _ClosingHandshake(self)
             self._changed.notify_all()  # the leader may be waiting for room in the queue
-        self._watcher.began(self._closing, self._close_timeout)
+        self._watcher.began(self._closing, self._options["close_timeout"])
 
     def complain(self, problem: str, *args: Any) -> None:
         """Log a warning of what this peer sends: five a second, and then their number. Any thread."""
@@ -165,11 +180,11 @@ class Connection:
         left_out = self._complaints.one_more(monotonic())
         if left_out is not None:
             self._tell_left_out(left_out)
-            self._logger.warning(f"{problem} (connection to %s)", *args, peer_of(self))
+            self._service.logger.warning(f"{problem} (connection to %s)", *args, peer_of(self))
 
     def _tell_left_out(self, count: int) -> None:
         if count:
-            self._logger.warning("%d more warnings of the connection to %s were left out", count, peer_of(self))
+            self._service.logger.warning("%d more warnings of the connection to %s were left out", count, peer_of(self))
 
     def abort(self, reason: str) -> None:
         """End the connection without a handshake, from any thread."""
@@ -204,7 +219,7 @@ class Connection:
         work_as(None)  # the thread may be one of a pool, and live on
         self.abort("the connection was closed")
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._leader is self._home, self._close_timeout)
+            self._changed.wait_for(lambda: self._ended or self._leader is self._home, self._options["close_timeout"])
         self._end()
         self._channel.detach()
 
@@ -231,16 +246,18 @@ class Connection:
             closed, defect = ChannelClosed(CloseCode.INTERNAL_ERROR, "internal error"), error
         self._fail(me, closed)
         if defect is not None:
-            self._logger.error("a defect of oompa: the connection to %s failed", self.remote_address, exc_info=defect)
+            self._service.logger.error("a defect of oompa: the connection to %s failed", self.remote_address, exc_info=defect)
         else:
             level = logging.DEBUG if closed.code in ORDERLY_CODES else logging.INFO
-            self._logger.log(level, "connection to %s ended: %s", self.remote_address, str(closed))
+            self._service.logger.log(level, "connection to %s ended: %s", self.remote_address, str(closed))
 
     def _read_and_run(self, me: _Worker) -> None:
         stands_in = me is not self._home
         while self._leader is me:
             if stands_in and self._home_is_free and self._pass_lead_home():
                 return
+            if self._running:
+                self._wait_for_room()
             inbox = self._inbox
             if not inbox:
                 inbox = self._inbox = self._channel.receive(_STAND_IN_LOOK if stands_in else None)
@@ -276,35 +293,45 @@ class Connection:
             return
         waited = 0.0
         while request is not None:
-            if request.type in self._slow_types:
-                self._run_slow(me, request, waited)
-            else:
+            pace = self._paces.of(request.type)
+            if pace is None:
                 me.request = request
                 self._watcher.began(me)
                 reply, text = NOTHING_SET.copy().run(self._answer, me, request)
-                if waited:
-                    reply.waited = waited
-                self._send(reply, text)
-                self._watcher.ended(me)
+                if reply.elapsed > WORTH:
+                    self._suspect(request.type)
+            else:
+                reply, text = self._run_measured(me, request, pace)
+            if waited:
+                reply.waited = waited
+            self._send(reply, text)
+            self._watcher.ended(me)
             request, waited = self._next(me)
         me.request = None
 
-    def _run_slow(self, me: _Worker, request: Request, waited: float) -> None:
-        """Run a task of a type that took long the last time: the lead is passed on first."""
-        self._pass_lead(me)
+    def _run_measured(self, me: _Worker, request: Request, is_slow: bool) -> Answer:
+        """Run a task of a type that may hold the others up; where it is known to, the lead is passed on first."""
+        if is_slow:
+            self._pass_lead(me)
         me.request = request
+        self._watcher.began(me)
+        begun = thread_time()
         reply, text = NOTHING_SET.copy().run(self._answer, me, request)
-        if reply.elapsed < PATIENCE:
-            self._slow_types.discard(str(reply.task))
-        reply.waited = waited
-        self._send(reply, text)
+        self._paces.measured(request.type, reply.elapsed, thread_time() - begun)
+        return reply, text
+
+    def _suspect(self, type: str) -> None:
+        """A task took its time: one to look at, if it held others up."""
+        if (self._inbox or self._queue) and self._pipeline.knows(type):
+            self._paces.suspect(type)
 
     def _admit(self, me: _Worker, request: Request, size: int) -> bool:
-        """Whether to run a request now. Otherwise it is queued, or dropped: as a copy, or because this end closes, and
-        the client sends it again on its next connection."""
+        """Whether to run a request now. Otherwise it is queued, or dropped: as a copy, or because this end closes, and the
+        client sends it again on its next connection."""
         key = (request.type, request.id)
         me.is_replying = False  # before its key is there: a copy of a request that runs is told by both
         if not self._running and not self._queue:
+            me.size = size
             self._running[me] = key
             if not self._draining and self._closing is None:
                 return True
@@ -313,17 +340,34 @@ class Connection:
         with self._state:
             if self._draining or self._closing is not None or self._is_copy_locked(key):
                 return False
-            if not self._queue and len(self._running) < self._concurrency:
+            if (not self._queue and len(self._running) < self._options["concurrency"]) or self._is_ping(request):
+                me.size = size
                 self._running[me] = key
                 return True
             self._queue.append(_Queued(request, size, monotonic()))
             self._queued_size += size
-            while self._is_full_locked() and self._channel.is_open:
-                self._changed.wait()  # notified by a worker that takes from the queue, by close and by abort
             return False
 
-    def _is_full_locked(self) -> bool:
-        return len(self._queue) >= self._max_queued or self._queued_size >= self._max_queued_size
+    def _is_ping(self, request: Request) -> bool:
+        """Whether it asks if the server is well, not if it is busy: it stands in no queue."""
+        return request.type == PING and not self._pipeline.knows(PING)
+
+    def _wait_for_room(self) -> None:
+        """Wait while the connection holds as much as it may, and tell the peer meanwhile that this end lives."""
+        while self._is_full():
+            with self._changed:
+                self._waits_for_room = True
+                # Notified by a worker that takes from the queue or is done, by close and by abort.
+                has_room = self._changed.wait_for(lambda: not self._is_full(), _SIGN_OF_LIFE)
+                self._waits_for_room = False
+            if not has_room:
+                self._channel.show_life()
+
+    def _is_full(self) -> bool:
+        with self._state:
+            limits = self._options
+            held = self._queued_size + sum(worker.size for worker in tuple(self._running))
+            return self._channel.is_open and (len(self._queue) >= limits["max_queued"] or held > limits["max_message_size"])
 
     def _is_copy_locked(self, key: Key) -> bool:
         if key[1] is MISSING or key[1] is None:
@@ -341,17 +385,21 @@ class Connection:
 
     def _next(self, me: _Worker) -> tuple[Optional[Request], float]:
         """This worker's task is over: the next from the queue, and how long it has waited there."""
-        with self._state:
-            if self._queue:
-                queued = self._queue.popleft()
-                self._queued_size -= queued.size
-                me.is_replying = False
-                # Replaced, so that the connection never looks idle meanwhile.
-                self._running[me] = (queued.request.type, queued.request.id)
+        self._state.acquire()  # not ``with``, which costs twice as much; no signal handler comes to this thread
+        try:
+            if self._waits_for_room:
                 self._changed.notify_all()
-                return queued.request, monotonic() - queued.since
+            if self._queue:
+                request, size, since = self._queue.popleft()
+                self._queued_size -= size
+                me.is_replying, me.size = False, size
+                # Replaced, so that the connection never looks idle meanwhile.
+                self._running[me] = (request.type, request.id)
+                return request, monotonic() - since
             del self._running[me]
             is_drained = self._draining and not self._running
+        finally:
+            self._state.release()
         if is_drained:
             self.close()
         return _NOTHING
@@ -370,7 +418,7 @@ class Connection:
         with self._state:
             key = self._running.get(worker)
         if key is not None and not worker.is_replying and self._pipeline.knows(key[0]):
-            self._slow_types.add(key[0])
+            self._paces.took_long(key[0])
         self._pass_lead(worker)
 
     def _pass_lead(self, worker: _Worker) -> None:
@@ -383,12 +431,17 @@ class Connection:
                 self._changed.notify_all()
                 return
             self._leader = stand_in = _Worker(self._stuck)
-        thread = threading.Thread(target=self._lead, args=(stand_in,), name="oompa-stand-in", daemon=True)
         try:
-            thread.start()
+            self._service.stand_ins.run(partial(self._stand_in, stand_in))
         except Exception:  # no thread to be had, no memory: the task holds the others up after all
-            self._logger.warning("no thread to read on while a task takes long")
+            self._service.logger.warning("no thread to read on while a task takes long")
             self._take_back(stand_in)
+
+    def _stand_in(self, me: _Worker) -> None:
+        try:
+            self._lead(me)
+        finally:
+            work_as(None)  # the thread lives on, and stands in for others
 
     def _take_back(self, stand_in: _Worker) -> None:
         """Home leads again, now or when its task is over."""

@@ -104,7 +104,8 @@ class ServerOptions(ConnectionOptions, total=False):
         Option(
             1000,
             count,
-            "requests of one connection that may wait, `max_message_size` bytes in all; beyond, the server stops reading it",
+            "requests of one connection that may wait; beyond, or when those that wait and run hold more than "
+            "`max_message_size` bytes, the server stops reading it",
         ),
     ]
     max_connections: Annotated[

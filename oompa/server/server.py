@@ -25,7 +25,9 @@ from .embedded import EmbeddedServer, check_context
 from .handshake import Accepted
 from .last_resort import LastResort
 from .options import SERVER_OPTIONS, ServerOptions
+from .paces import Paces
 from .pipeline import Healthcheck, Middleware, Pipeline
+from .stand_ins import StandIns
 from .stopping import Stop
 from .watcher import Watcher
 from .web import Site, blueprint, paths_of
@@ -73,7 +75,7 @@ class Server(Listenable):
             on_unhealthy=self._unhealthy,
             logger=_logger,
         )
-        self._service = Service(self._pipeline, codec, Watcher(), set(), self._emitter, _logger, self._options)
+        self._service = Service(self._pipeline, codec, Watcher(), StandIns(), Paces(), self._emitter, _logger, self._options)
         self._admission = Admission(self._options["max_connections"], self._options["close_timeout"], _logger)
         self._embedded: Optional[EmbeddedServer] = None
         self._stop: Optional[Stop] = None
@@ -285,9 +287,10 @@ class Server(Listenable):
         try:
             _logger.info("draining: %d connections, whose tasks have %g seconds", len(self.connections), limit)
             self._admission.drain(limit)
-            watcher = self._service.watcher
-            self._service = self._service._replace(watcher=Watcher())
+            watcher, stand_ins = self._service.watcher, self._service.stand_ins
+            self._service = self._service._replace(watcher=Watcher(), stand_ins=StandIns())
             watcher.close()
+            stand_ins.close()
             embedded = self._embedded
             if embedded is not None:
                 embedded.close()

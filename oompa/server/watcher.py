@@ -1,6 +1,6 @@
 """Finds what takes long: tasks, so that fast ones need no hand-off to a pool, and closing handshakes.
 
-One thread looks every few milliseconds at what is running, while anything has been running lately; idle, it is parked.
+One thread looks each ``PATIENCE`` at what is running, while anything has been running lately; idle, it is parked.
 ``_busy`` maps each worker to the time from which on it takes long. What is done to it are single dict operations, atomic in
 CPython, so the hot path takes no lock here. ``_lock`` guards the thread's coming and going.
 """
@@ -10,8 +10,7 @@ import threading
 from time import monotonic
 from typing import Optional, Protocol
 
-#: Seconds a task may hold up the others of its connection; also how often the thread looks.
-PATIENCE = 0.005
+from .paces import PATIENCE
 
 #: Looks without any task before the thread parks; so waking it costs at most about one wake-up a second.
 _IDLE_LOOKS = 200

@@ -27,7 +27,7 @@ class Channel:
         is_client: Whether this end masks.
         max_message_size: Bytes a message from the peer may have; beyond, the channel closes with 1009.
         ping_interval: Seconds of silence before a ping, and again before the peer counts as dead; None: no pings.
-        write_timeout: Seconds a write may stand still before the channel is aborted.
+        write_timeout: Seconds a write may stand still before the channel is aborted; of a client, with nothing heard.
         close_timeout: Seconds to wait for the peer to end after this end failed it.
         received: Bytes of the stream that came along with the handshake.
         announced: What the other end told in the handshake.
@@ -50,7 +50,9 @@ class Channel:
         self._is_idle = True
         self._stream = stream
         self._inbound = Inbound(is_client, max_message_size)
-        self._outbox = outbox = Outbox(stream, Framing(is_client), write_timeout)
+        # A server that reads nothing for want of room says that it lives; a client that reads nothing holds a server's threads.
+        self._outbox = outbox = Outbox(stream, Framing(is_client), write_timeout, self._last_heard if is_client else None)
+        self._stalled_at = self.heard_at
         self._heartbeat = Heartbeat(ping_interval)
         self._close_timeout = close_timeout
         self._is_client = is_client
@@ -178,17 +180,28 @@ class Channel:
         While a write is under way ``write_timeout`` decides: a peer that takes bytes is alive, and a ping would queue.
         """
         if self._outbox.is_stalled:
-            self.heard_at = now
-        verdict = self._heartbeat.check(now, self.heard_at)
+            self._stalled_at = now
+        verdict = self._heartbeat.check(now, self._signed_at())
         if verdict is Silence.PING and self._outbox.is_open:
             self._outbox.ping()
         elif verdict is Silence.DEAD:
             self.abort("no sign of life from the peer within ping_interval of a ping")
         return verdict
 
+    def show_life(self) -> None:
+        """Send a pong that nobody asked for, a sign of life (:rfc:`6455#section-5.5.3`). Does not wait."""
+        self._outbox.pong([b""])
+
     def check_due(self) -> float:
         """When to ``check`` next, on the monotonic clock."""
-        return self._heartbeat.due(self.heard_at)
+        return self._heartbeat.due(self._signed_at())
+
+    def _signed_at(self) -> float:
+        """When the peer last gave a sign of life, as far as pings go."""
+        return max(self.heard_at, self._stalled_at)
+
+    def _last_heard(self) -> float:
+        return self.heard_at
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Start the closing handshake, once; whoever receives completes it. Does not wait."""

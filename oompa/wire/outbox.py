@@ -12,7 +12,8 @@ how much was written, and nothing may follow half a frame.
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Optional, Protocol
+from time import monotonic
+from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 from .closing import ChannelClosed, CloseCode
 from .frames import CLOSE, PING, PONG, CloseFrame, Framing, close_payload
@@ -41,18 +42,22 @@ class Outbox:
         stream: The socket.
         framing: Makes the frames.
         write_timeout: Seconds a write may stand still before the connection is aborted.
+        heard: When the peer was last heard, if a write may stand still while it is.
 
     Attributes:
         is_open: Whether messages can be sent.
         abort_reason: Why the connection was aborted, None if it was not.
     """
 
-    def __init__(self, stream: "Stream", framing: Framing, write_timeout: float) -> None:
+    def __init__(
+        self, stream: "Stream", framing: Framing, write_timeout: float, heard: Optional[Callable[[], float]] = None
+    ) -> None:
         self.is_open = True
         self.abort_reason: Optional[str] = None
         self._stream = stream
         self._framing = framing
         self._write_timeout = write_timeout
+        self._heard = heard
         self._writing = threading.Lock()
         self._texts: deque[tuple[bytes, Optional[Waiting]]] = deque()
         self._unsent: "Optional[Data]" = None  # the rest of what the kernel did not take whole
@@ -215,7 +220,7 @@ class Outbox:
                 if self._unsent is not None:
                     if not wait:
                         return False
-                    if not self._stream.wait_writable(self._write_timeout):
+                    if not self._wait_writable():
                         raise TimeoutError(f"a write stood still for {self._write_timeout} s")
                 elif self._close_written:
                     self._texts.clear()  # nothing follows a close frame (:rfc:`6455#section-5.5.1`)
@@ -230,6 +235,15 @@ class Outbox:
             self.abort("interrupted while writing")
             raise
         return True
+
+    def _wait_writable(self) -> bool:
+        """Wait until the peer takes more; False when it has neither done so nor, where that counts, been heard in time."""
+        left = self._write_timeout
+        while left > 0:
+            if self._stream.wait_writable(left):
+                return True
+            left = 0.0 if self._heard is None else self._heard() + self._write_timeout - monotonic()
+        return False
 
     def _push(self, data: "Data") -> bool:
         """Write what the kernel takes; False when that was not all, and ``_unsent`` has the rest. Needs ``_writing``."""

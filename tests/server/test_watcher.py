@@ -7,7 +7,8 @@ import time
 import pytest
 
 from oompa.server import watcher as module
-from oompa.server.watcher import PATIENCE, Watcher
+from oompa.server.paces import PATIENCE
+from oompa.server.watcher import Watcher
 
 CEILING = 10.0  # seconds until a wait counts as failed
 LONG = 1.01 * PATIENCE  # past the patience whatever the rounding

@@ -15,6 +15,7 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from oompa.wire import channel as module
+from oompa.wire import outbox
 from oompa.wire.channel import Channel
 from oompa.wire.closing import ChannelClosed
 from oompa.wire.heartbeat import Silence
@@ -36,6 +37,8 @@ class FakeStream:
         written: Every byte that ``send`` took.
         takes: What the next sends do: take so many bytes at most, or raise. Then all is taken, if ``is_full`` is not set.
         is_full: No room in the kernel until the peer reads.
+        passed: Seconds that were waited for in vain; the clock goes on by so many.
+        on_wait: Called when a wait was in vain.
         calls: What was done to the stream, in order.
     """
 
@@ -45,6 +48,8 @@ class FakeStream:
         self.takes = deque()
         self.is_full = False
         self.is_standing_still = False
+        self.passed = 0.0
+        self.on_wait = lambda: None
         self.is_shut = False
         self.is_closed = False
         self.is_reading = False
@@ -94,6 +99,8 @@ class FakeStream:
     def wait_writable(self, timeout):
         self.waits.put(timeout)
         if self.is_standing_still:
+            self.passed += timeout
+            self.on_wait()
             return False
         if self.is_full and not self.is_shut:
             assert self._wakes.acquire(timeout=CEILING), "the peer never read"
@@ -151,8 +158,11 @@ def is_client(request):
 
 
 @pytest.fixture
-def stream():
-    return FakeStream()
+def stream(monkeypatch):
+    stream = FakeStream()
+    for each in (module, outbox):
+        monkeypatch.setattr(each, "monotonic", lambda: time.monotonic() + stream.passed)
+    return stream
 
 
 @pytest.fixture
@@ -453,6 +463,41 @@ def test_a_send_that_stands_still_for_write_timeout_ends_the_channel(channel, st
     assert len(stream.written) == sum(takes)
     closed = ended(channel)
     assert (closed.code, closed.reason) == (1006, "a write stood still for 7.0 s")
+
+
+def hears_a_sign(channel, stream, peer, times):
+    """Stand still, but for so many signs of life; the peer reads on behind the last."""
+    left = list(range(times))
+
+    def sign():
+        peer.sends(peer.frame(PONG))
+        assert channel.receive() == []
+        left.pop()
+        if not left:
+            stream.is_standing_still = False
+            stream.reads_again()
+
+    stream.is_full = stream.is_standing_still = True
+    stream.on_wait = sign
+
+
+def test_a_clients_write_may_stand_still_while_the_server_says_that_it_lives(channel, stream, peer, is_client):
+    hears_a_sign(channel, stream, peer, times=20)
+    if is_client:
+        channel.send(b"hello")
+        assert peer.hears() == [("text", "hello")]
+        assert stream.passed > 10 * WRITE_TIMEOUT
+    else:  # a client that only talks and never reads would hold threads for ever
+        with pytest.raises(ChannelClosed, match="a write stood still for 7.0 s"):
+            channel.send(b"hello")
+
+
+def test_a_write_that_stands_still_is_no_sign_of_life(channel, stream):
+    """What keeps pings back while a write is under way is not what the write itself waits for."""
+    stream.is_full = stream.is_standing_still = True
+    stream.on_wait = lambda: channel.check(time.monotonic() + stream.passed)
+    with pytest.raises(ChannelClosed, match="a write stood still for 7.0 s"):
+        channel.send(b"hello")
 
 
 RESET = ConnectionResetError(104, "Connection reset by peer")
