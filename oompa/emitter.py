@@ -37,6 +37,10 @@ class Emitter:
         #: Listeners by event; empty when nobody listens to anything.
         self.table: dict[str, tuple[_Entry, ...]] = {}
 
+    def disown(self) -> None:
+        """This process is a fork: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
     def check(self, event: Any) -> None:
         """Raise TypeError or ValueError for what is no event, such as a listener where the brackets are missing."""
         if not isinstance(event, str):

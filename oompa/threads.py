@@ -1,8 +1,28 @@
-"""Threads of ours: daemons that are started when they are first needed and joined by whoever owns them."""
+"""Threads of ours: daemons that are started when they are first needed and joined by whoever owns them. And the main thread,
+which is not ours, and the only one on which signal handlers run."""
 
+import os
 import threading
 from time import monotonic
 from typing import Callable, Optional
+
+#: The thread on which signal handlers run.
+main_id = threading.main_thread().ident
+
+
+def is_main() -> bool:
+    """Whether this is the thread on which signal handlers run."""
+    return threading.get_ident() == main_id
+
+
+def _forked() -> None:
+    """The one thread that is left is the main thread."""
+    global main_id
+    main_id = threading.get_ident()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class OwnedThread:

@@ -7,18 +7,22 @@ costs, is made when somebody needs it, which for ``result`` nobody does. ``wait`
 work as on any Future, through the names that concurrent.futures shares between its own modules (``_state``, ``_condition``,
 ``_waiters``, ``_done_callbacks``).
 
-A call settles once, whoever comes first. Settling again changes nothing but tells those again who may have missed it: the
-main thread can be interrupted by a signal handler on any line.
+A call settles once, whoever comes first. A signal handler may raise on any line of the main thread, so whatever comes after
+the change of state is a step that is done once and can be taken by any thread: wakers are released again, and who waits in
+``wait`` or has a callback is told by ``_tell``, on a thread that no signal interrupts. Settling again changes nothing but does
+what is left of that; whoever was interrupted while settling has not forgotten the request yet, so its deadline comes again.
 """
 
 import os
 import threading
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol, TypeVar
 
 from ..callables import checked
+from ..threads import is_main
 
+T = TypeVar("T")
 Callback = Callable[["Future[Any]"], object]
 
 
@@ -34,9 +38,19 @@ class Driver(Protocol):
     def run_later(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a callback on the callback thread."""
 
+    def run_undisturbed(self, function: Callable[[], object]) -> None:
+        """Run a function that does not wait where no signal handler interrupts it, and not under a lock."""
+
+    def check_owned(self) -> None:
+        """Raise ClientClosed in a fork of the process that made the call."""
+
 
 #: Where ``asyncio.wrap_future`` has its callback from.
 _ASYNCIO = "asyncio.futures"
+
+#: Seconds after which a thread goes on without the lock of a condition variable: concurrent.futures holds it for moments, but
+#: for ever where Ctrl-C ended the main thread's ``wait`` just then.
+_PATIENCE = 1.0
 
 #: Guards the making of condition variables, the state of calls that have none, and wakers. A signal handler may settle, too.
 _making = threading.RLock()
@@ -65,7 +79,9 @@ class Call(Future):  # type: ignore[type-arg]
     """
 
     _waiters: Any = ()  # a list once there is a condition
+    _untold: Any = ()  # of those who waited when it settled, the ones that are still to be told
     _done_callbacks: Any = ()
+    _lock: Any  # of the condition variable
 
     def __init__(self, driver: Driver, id: str, type: str, owner: Any = None) -> None:
         # Not Future.__init__, which makes the condition.
@@ -125,14 +141,20 @@ class Call(Future):  # type: ignore[type-arg]
     def add_done_callback(self, fn: Callback) -> None:
         """Call ``fn(call)`` on the callback thread once the call is done.
 
-        Raises TypeError for a coroutine function, which would never run.
+        Raises:
+            TypeError: A coroutine function, which would never run.
+            ClientClosed: In a fork, while the call is pending: the reply comes to the parent.
         """
         checked("a callback", fn)
-        with self._condition:
-            if self._state == PENDING:
-                self._done_callbacks.append(fn)
-                return
-        self._call_back(fn)
+        self._condition  # which makes the list
+        if not self._guarded(self._append_callback, fn):
+            self._call_back(fn)
+
+    def _append_callback(self, callback: Callback) -> bool:
+        if self._state != PENDING:
+            return False
+        self._done_callbacks.append(callback)
+        return True
 
     def _call_back(self, callback: Callback) -> None:
         """Have a callback run: one of asyncio's here and now, for it does nothing but wake an event loop, and shall not wait
@@ -147,19 +169,15 @@ class Call(Future):  # type: ignore[type-arg]
     def settle(self, result: Any = None, error: Optional[BaseException] = None, state: str = FINISHED) -> bool:
         """Set the result or the error, unless the call is done already; returns whether it was not."""
         with _making:
-            condition = self._made
-            if condition is None:  # nobody waits but in wait_for, and nobody can begin to
+            is_guarded = self._made is not None
+            if not is_guarded:  # nobody waits but in wait_for, and nobody can begin to
                 is_first = self._change(state, result, error)
-        if condition is not None:
-            with condition:
-                is_first = self._change(state, result, error)
-                if is_first:
-                    self._tell_waiters()
-                condition.notify_all()
+        if is_guarded:
+            is_first = self._guarded(self._change, state, result, error)
         for waker in self._wakers:
             release(waker)
-        if condition is not None:
-            self._hand_over(self._done_callbacks)
+        if self._untold or self._done_callbacks:
+            self._driver.run_undisturbed(self._tell)
         self._owner = None  # outside the lock of all calls: with the last reference to a client users' code may run
         return is_first
 
@@ -173,8 +191,10 @@ class Call(Future):  # type: ignore[type-arg]
         with _making:
             self._wakers = tuple(each for each in self._wakers if each is not waker)
 
-    def _hand_over(self, callbacks: list[Callback]) -> None:
-        """Post each callback once, whoever else is about to; the list has stopped growing."""
+    def _tell(self) -> None:
+        """Tell those in ``wait`` and ``as_completed``, and hand over the callbacks: each once, whoever else is about to."""
+        self._guarded(self._tell_waiters)
+        callbacks = self._done_callbacks  # which has stopped growing
         while callbacks:
             try:
                 callback = callbacks.pop(0)
@@ -189,6 +209,8 @@ class Call(Future):  # type: ignore[type-arg]
     def _change(self, state: str, result: Any, error: Optional[BaseException]) -> bool:
         if self._state != PENDING:
             return False
+        if self._waiters:
+            self._untold = list(self._waiters)
         self._result = result
         self._exception = error
         self._state = state
@@ -196,8 +218,8 @@ class Call(Future):  # type: ignore[type-arg]
         return True
 
     def _tell_waiters(self) -> None:
-        """Tell those in ``wait`` and ``as_completed``."""
-        for waiter in self._waiters:
+        while self._untold:
+            waiter = self._untold.pop(0)
             if self._state != FINISHED:
                 waiter.add_cancelled(self)
             elif self._exception is None:
@@ -205,15 +227,38 @@ class Call(Future):  # type: ignore[type-arg]
             else:
                 waiter.add_exception(self)
 
+    def _guarded(self, step: Callable[..., T], *args: Any) -> T:
+        """Take a step under the lock of the condition variable, which there must be."""
+        lock = self._lock
+        if is_main():
+            with lock:  # not the condition: its methods are Python, and interrupted in them a thread keeps the lock for ever
+                return step(*args)
+        is_held = lock.acquire(timeout=_PATIENCE)
+        try:
+            return step(*args)
+        finally:
+            if is_held:
+                lock.release()
+
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
-        """The condition variable that concurrent.futures knows, and what it guards."""
+        """The condition variable that concurrent.futures knows, and what it guards. Nobody waits for its notification.
+
+        Raises ClientClosed in a fork, while the call is pending.
+        """
+        if not self.is_settled:
+            self._driver.check_owned()
         if self._made is None:
             with _making:
                 if self._made is None:
                     self._waiters, self._done_callbacks = [], []
-                    self._made = threading.Condition()
+                    self._lock = threading.RLock()
+                    self._made = threading.Condition(self._lock)
         return self._made
+
+    def disown(self) -> None:
+        """This process is a fork: those who wait, and their locks, are the parent's."""
+        self._made, self._waiters, self._untold, self._done_callbacks, self._wakers = None, (), (), (), ()
 
 
 class AwaitedCall:

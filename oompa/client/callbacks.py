@@ -45,6 +45,10 @@ class Callbacks:
         if not works:
             _work(self._jobs, self._logger)  # no thread was to be had: what waits runs here
 
+    def disown(self) -> None:
+        """This process is a fork: the thread, what it was to run, and whoever held the lock are the parent's."""
+        self._jobs, self._lock, self._thread = SimpleQueue(), threading.RLock(), None
+
     def join(self, timeout: float) -> None:
         """Wait until the thread has ended, unless this is it."""
         thread = self._thread

@@ -22,7 +22,7 @@ from ..callables import checked
 from ..emitter import Emitter
 from ..errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError
 from ..options import seconds
-from ..threads import OwnedThread
+from ..threads import OwnedThread, is_main
 from ..wire.announcement import META
 from ..wire.channel import Channel
 from ..wire.closing import ChannelClosed, CloseCode
@@ -256,6 +256,18 @@ class Link:
         """Run a function on the callback thread."""
         self._callbacks.post(function, *args)
 
+    def run_undisturbed(self, function: Callable[[], object]) -> None:
+        """Run a function that does not wait: on the main thread's behalf the timer, for no signal interrupts that one."""
+        if is_main() and self._timer.is_started and not self._is_foreign and not self.closing.is_set():
+            self._timer.run(function)
+        else:
+            function()
+
+    def check_owned(self) -> None:
+        """Raise ClientClosed in a fork: replies come to the parent."""
+        if self._is_foreign:
+            raise ClientClosed(str(self._refusal))
+
     def close(self) -> None:
         """Fail what is pending, close with 1001 and end the threads; at most ``close_timeout`` seconds. Idempotent."""
         if self._is_foreign:
@@ -270,13 +282,14 @@ class Link:
             channel, opening = self._channel, self._opening
         finally:
             self._state.release()
-        self.closing.set()
-        self._wake_waiting()
-        self._timer.nudge()
         for pending in waiting:  # settled before they are forgotten: if this is interrupted, the next close goes on
             pending.future.settle(error=ClientClosed(f"the client was closed before the reply to {pending} came"))
+        self.closing.set()  # and settled before the timer ends, which tells whom the main thread does not tell itself
+        self._wake_waiting()
+        self._timer.nudge()
         with self._state:
             self._exchange.closed()
+        self._timer.join(deadline)
         self._callbacks.close()
         if opening is not None:
             opening.abort()
@@ -296,6 +309,11 @@ class Link:
     def disown(self) -> None:
         """This process is a fork: the connection, the locks and the threads are the parent's, and so are the ids."""
         self._state = threading.RLock()  # a thread of the parent may have held it
+        self._emitter.disown()
+        self._callbacks.disown()
+        for pending in self._exchange.waiting():
+            if isinstance(pending.future, Call):
+                pending.future.disown()
         self._id_prefix, self.client_id = _random_id(), _random_id()
         for thread in (self._timer, self._keeper):
             if thread is not None:
@@ -439,7 +457,10 @@ class Link:
             raise
 
     def _send_again(self, channel: Channel, pending: Pending) -> None:
-        if not pending.future.is_settled:  # whoever settled it may have been interrupted before it was forgotten
+        if pending.future.is_settled:  # whoever settled it was interrupted: do what is left, and forget it
+            pending.future.settle()
+            self._give_up(pending.id)
+        else:
             self._send(channel, pending)
 
 

@@ -3,7 +3,7 @@
 import logging
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Callable
+from typing import Callable, Optional
 
 from ..threads import OwnedThread
 
@@ -29,13 +29,17 @@ class Timer(OwnedThread):
         self._longest = longest
         self._is_over = is_over
         self._logger = logger
-        self._nudges: SimpleQueue[None] = SimpleQueue()
+        self._nudges: SimpleQueue[Optional[Callable[[], object]]] = SimpleQueue()
         #: When it looks next; what is due later needs no nudge.
         self.due = float("inf")
 
     def nudge(self) -> None:
         """Look now."""
         self._nudges.put(None)
+
+    def run(self, function: Callable[[], object]) -> None:
+        """Run ``function``, which does not wait, on the timer's thread; what was brought before the end is run before it."""
+        self._nudges.put(function)
 
     def _time(self) -> None:
         while not self._is_over():
@@ -47,12 +51,21 @@ class Timer(OwnedThread):
                 self._logger.exception("a defect of oompa: the timer goes on")
             self.due = due
             self._sleep_until(due)
+        self._sleep_until(0.0)
 
     def _sleep_until(self, due: float) -> None:
-        """Sleep until ``due`` or a nudge."""
+        """Sleep until ``due`` or a nudge, and run what was brought."""
         try:
-            self._nudges.get(timeout=max(0.0, due - monotonic()))
+            brought = self._nudges.get(timeout=max(0.0, due - monotonic()))
             while True:
-                self._nudges.get_nowait()
+                if brought is not None:
+                    self._run_brought(brought)
+                brought = self._nudges.get_nowait()
         except Empty:
             pass
+
+    def _run_brought(self, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except BaseException:
+            self._logger.exception("a defect of oompa: the timer goes on")

@@ -6,16 +6,37 @@ thread, takes the lead when it has been free for a few milliseconds, so pings, c
 are read as well, and steps down when a caller waits. While each reply that is to come has a caller waiting for it the keeper
 dozes: it looks less often, for many clients in one process would keep waking it for nothing.
 
-``_lock`` guards the leader, the line of waiting callers, whether there is something to read and whether the keeper sleeps.
-Wakers are released and reading happens outside it. Every waker a thread sleeps on is released by: a leader that steps down
-in its favour, the settling of its call, ``rouse``, or a timeout.
+The lead is in one of these states; ``_lock`` guards who has it, the line, ``_leads`` and ``_lost``:
+
+============  ====================================================================================================
+state         who moves it on, and where
+============  ====================================================================================================
+no channel    ``_leader`` and ``_channel`` are None. Callers stand in line. ``keep`` brings a channel: the keeper leads.
+keeper leads  ``_leader`` is this object. A caller joins the line: with the next reply, or when roused, the keeper steps down.
+caller leads  ``_leader`` is a waiter. Its call is settled, its time is over, it is interrupted: it steps down.
+free          ``_leader`` is None. The next caller takes it; or the keeper, when it has looked twice and nothing has moved.
+lost          ``_lost`` tells how the channel ended, which a leader has met. The keeper, parked, returns it from ``keep``.
+============  ====================================================================================================
+
+Who *steps down* passes the lead to the first in line that still waits, or leaves it free, or lost. A waiter is in line, or
+leads, or neither; ``is_gone`` when it waits no more. The keeper reads, or is *parked*: it claims the lead and naps in turn.
+
+What signal handlers interrupt is the main thread, a caller. Whatever interrupts it, ``wait_for`` marks its waiter as gone in a
+single step, before the steps that may be interrupted, too: nobody passes the lead to a waiter that is gone, and the parked
+keeper takes it from one. ``with _lock`` is safe, for the lock is no Python code, and re-entrant for handlers that call. A waker
+that an interrupted thread was to release costs a second: every sleep looks around after ``_LOOK``, the parked keeper's, too.
+A leader that is interrupted with messages in hand aborts the channel. Wakers are released, and reading happens, without the
+lock. What wakes a sleeper is a leader that steps down in its favour, the settling of its call, ``rouse``, or its timeout.
 """
 
 import threading
 from collections import deque
+from enum import Enum
+from threading import get_ident
 from time import monotonic
 from typing import Callable, Optional, Protocol
 
+from .. import threads
 from ..wire.channel import Channel
 from ..wire.closing import ChannelClosed
 from ..wire.frames import Message
@@ -69,6 +90,44 @@ class _Waiter:
         self.waker: Optional[threading.Lock] = None
 
 
+class _Line(deque[_Waiter]):
+    """The callers that wait for the lead, in the order they came. Whoever changes it holds the lock of ``Turns``."""
+
+    def join(self, me: _Waiter) -> None:
+        """Stand in line, once."""
+        if me not in self:
+            self.append(me)
+
+    def discard(self, me: _Waiter) -> None:
+        """Leave the line; no error where it was left already."""
+        if me in self:
+            self.remove(me)
+
+    def pop_heir(self) -> Optional[_Waiter]:
+        """The first that still waits, None when nobody does; those before it leave the line."""
+        while self:
+            heir = self.popleft()
+            if not heir.is_gone and not heir.call.is_settled:
+                return heir
+        return None
+
+
+class _Claim(Enum):
+    """What the parked keeper finds when it claims the lead."""
+
+    MINE = "the keeper leads"
+    LOST = "the channel has ended"
+    MOVING = "callers lead, and the lead has moved since the last look"
+    STILL = "one caller has led since the last look"
+
+
+def _nap(claim: _Claim, is_dozing: bool) -> float:
+    """Seconds until the parked keeper looks again. While one caller leads for long it sleeps: a lead left free wakes it."""
+    if claim is _Claim.STILL:
+        return _LOOK
+    return _DOZE if is_dozing else STALE
+
+
 class Turns:
     """The lead of one client's connections, one after the other.
 
@@ -85,8 +144,9 @@ class Turns:
         self._lock = threading.RLock()
         self._channel: Optional[Channel] = None
         self._leader: Optional[object] = None
-        self._line: deque[_Waiter] = deque()
-        self._leads = 0
+        self._line = _Line()
+        self._leads = 0  # how often it has been passed on or left
+        self._seen = -1  # of those, what the parked keeper saw last
         self._lost: Optional[ChannelClosed] = None
         self._keeper_sleeps = False
         self._keeper_waker = threading.Lock()
@@ -102,7 +162,13 @@ class Turns:
                     if self.is_dozing:
                         self.rouse()
                     return
-                if self._take_or_join(me):
+                with self._lock:
+                    leads = self._channel is not None and (self._leader is None or self._leader is me)
+                    if leads:
+                        self._leader = me
+                    else:
+                        self._line.join(me)
+                if leads:
                     self._lead(me, deadline)
                 else:
                     self._sleep(me, deadline)
@@ -111,16 +177,6 @@ class Turns:
             # Without a reply the lead may be on its way to this caller, though no line shows it.
             if self._leader is me or self._line or not call.is_settled:
                 self._leave(me)
-
-    def _take_or_join(self, me: _Waiter) -> bool:
-        """Take the lead if it is free or was passed to this caller; else stand in line."""
-        with self._lock:
-            if self._channel is not None and (self._leader is None or self._leader is me):
-                self._leader = me
-                return True
-            if me not in self._line:
-                self._line.append(me)
-            return False
 
     def keep(self, channel: Channel) -> ChannelClosed:
         """Read ``channel`` whenever no caller does, until it ends; returns how it ended. The keeper's thread alone."""
@@ -156,29 +212,35 @@ class Turns:
             self._step_down(self, closed)
 
     def _park(self) -> Optional[ChannelClosed]:
-        """Let callers read until the lead is free and stale, and take it; or until the channel has ended, and tell how.
-
-        While one caller leads for long the keeper sleeps; a lead that is left free wakes it.
-        """
-        leads, quiet_looks = -1, 0
-        while True:
-            self.is_dozing = True  # before it asks what is expected; who expects more does so before looking here
-            with self._lock:
-                if isinstance(self._leader, _Waiter) and self._leader.is_gone:
-                    self._leader = None
-                if self._leader is None and self._lost is not None:
-                    return self._lost
-                is_stale = self._leads == leads
-                if self._leader is None and is_stale:
-                    self._leader = self
-                    return None
-                self._keeper_sleeps = is_stale
-                leads = self._leads
-                callers = len(self._line) + (self._leader is not None)
-            quiet_looks = quiet_looks + 1 if self._expected() <= callers else 0
+        """Let callers read until the lead is free and stale, and take it; or until the channel has ended, and tell how."""
+        self._seen, quiet_looks = -1, 0
+        self.is_dozing = True  # before it asks what is expected; who expects more does so before looking here
+        while (claim := self._claim()) is _Claim.MOVING or claim is _Claim.STILL:
+            quiet_looks = quiet_looks + 1 if self._is_quiet() else 0
             self.is_dozing = quiet_looks > _QUIET_LOOKS
-            if self._keeper_waker.acquire(timeout=_LOOK if is_stale else _DOZE if self.is_dozing else STALE):
+            if self._keeper_waker.acquire(timeout=_nap(claim, self.is_dozing)):
                 quiet_looks = 0
+            self.is_dozing = True
+        return self._lost if claim is _Claim.LOST else None
+
+    def _claim(self) -> "_Claim":
+        """Take the lead for the keeper if it has been free since the last look, or a caller has left without passing it on."""
+        with self._lock:
+            if isinstance(self._leader, _Waiter) and self._leader.is_gone:
+                self._leader = None
+            if self._leader is None and self._lost is not None:
+                return _Claim.LOST
+            is_still, self._seen = self._leads == self._seen, self._leads
+            if self._leader is None and is_still:
+                self._leader = self
+                return _Claim.MINE
+            self._keeper_sleeps = is_still
+            return _Claim.STILL if is_still else _Claim.MOVING
+
+    def _is_quiet(self) -> bool:
+        """Whether a caller waits for each reply that is to come."""
+        callers = len(self._line) + (self._leader is not None)
+        return self._expected() <= callers
 
     def rouse(self) -> None:
         """There is something to read that nobody may wait for: the keeper is to look whether it is needed. Any thread."""
@@ -188,15 +250,18 @@ class Turns:
         """Read until the call is settled, its time is over or the channel ends."""
         channel, call, apply = self._channel, me.call, self._apply
         assert channel is not None
+        # A read that a signal interrupts begins its tick anew; a wait before it does not.
+        tick = TICK if get_ident() == threads.main_id else None
         closed: Optional[ChannelClosed] = None
         try:
             while not call.is_settled:
-                wait = None
+                wait = tick
                 if deadline is not None:
                     left = deadline - monotonic()
                     if left <= 0:
                         break
-                    wait = left if left < TICK else None
+                    if left < TICK:
+                        wait = left
                 apply(channel.receive(wait))
         except ChannelClosed as ended:
             closed = ended
@@ -217,10 +282,8 @@ class Turns:
             if closed is not None:
                 self._channel = None
                 self._lost = closed.with_traceback(None)  # the frames of a caller are its own
-            while self._line and self._channel is not None and heir is None:
-                heir = self._line.popleft()
-                if heir.is_gone or heir.call.is_settled:
-                    heir = None
+            if self._line and self._channel is not None:
+                heir = self._line.pop_heir()
             self._leader = heir
         if heir is None:
             if closed is not None or self._keeper_sleeps:
@@ -244,7 +307,6 @@ class Turns:
             me.call.remove_waker(me.waker)
         with self._lock:
             leads = self._leader is me
-            if not leads and me in self._line:
-                self._line.remove(me)
+            self._line.discard(me)
         if leads:
             self._step_down(me, None)

@@ -49,6 +49,8 @@ class Channel:
         self.heard_at = monotonic()
         self._is_idle = True
         self._stream = stream
+        self._recv = stream.recv
+        self._wait_readable = stream.wait_readable
         self._inbound = Inbound(is_client, max_message_size)
         # A server that reads nothing for want of room says that it lives; a client that reads nothing holds a server's threads.
         self._outbox = outbox = Outbox(stream, Framing(is_client), write_timeout, self._last_heard if is_client else None)
@@ -94,10 +96,10 @@ class Channel:
         self._is_idle = True
         try:
             if not self._chunks:
-                if timeout is not None and not self._stream.wait_readable(timeout):
+                if timeout is not None and not self._wait_readable(timeout):
                     return []
                 # One step as far as signals go: bytes that have left the kernel are in _chunks when a handler raises.
-                self._chunks.extend(map(self._stream.recv, inbound.reads))
+                self._chunks.extend(map(self._recv, inbound.reads))
         except BlockingIOError:
             return []
         except (OSError, ValueError) as error:  # ValueError: the descriptor is closed

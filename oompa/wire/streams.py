@@ -20,7 +20,11 @@ Data = Union[bytes, memoryview]
 def _poll(sock: socket.socket, events: int, timeout: Optional[float]) -> bool:
     poll = select.poll()
     poll.register(sock, events)
-    return bool(poll.poll(None if timeout is None else min(max(0.0, timeout), _LONGEST_POLL) * 1000.0))
+    return bool(poll.poll(None if timeout is None else _milliseconds(timeout)))
+
+
+def _milliseconds(timeout: float) -> float:
+    return (timeout if 0.0 <= timeout <= _LONGEST_POLL else 0.0 if timeout < 0.0 else _LONGEST_POLL) * 1000.0
 
 
 class PlainStream:
@@ -32,6 +36,9 @@ class PlainStream:
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(None)
         self._sock = sock
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        self._poll_readable = poll.poll  # made once, for the one thread that reads
         #: ``recv(size)``: some bytes, ``b""`` at the end, BlockingIOError after a tick of silence.
         self.recv = sock.recv
 
@@ -46,8 +53,8 @@ class PlainStream:
         return self._sock.send(data, socket.MSG_DONTWAIT)
 
     def wait_readable(self, timeout: Optional[float]) -> bool:
-        """Whether ``recv`` would return within ``timeout`` seconds."""
-        return _poll(self._sock, select.POLLIN, timeout)
+        """Whether ``recv`` would return within ``timeout`` seconds. The thread that reads alone."""
+        return bool(self._poll_readable(None if timeout is None else _milliseconds(timeout)))
 
     def wait_writable(self, timeout: float) -> bool:
         """Whether ``send`` would take something within ``timeout`` seconds."""

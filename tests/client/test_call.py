@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
 
@@ -11,7 +12,7 @@ import pytest
 
 from oompa.client import call as module
 from oompa.client.call import AwaitedCall, Call, release
-from oompa.errors import RemoteError, RequestTimeout
+from oompa.errors import ClientClosed, RemoteError, RequestTimeout
 
 CEILING = 10.0  # seconds until a wait counts as failed
 
@@ -24,6 +25,7 @@ class Driver:
         self.waited = []
         self.later = []
         self.on_wait = None
+        self.is_forked = False
 
     def wait_for(self, call, timeout):
         self.waited.append(timeout)
@@ -36,11 +38,25 @@ class Driver:
     def run_later(self, function, *args):
         self.later.append((function, args))
 
+    def run_undisturbed(self, function):
+        function()
+
+    def check_owned(self):
+        if self.is_forked:
+            raise ClientClosed("this client belongs to the process that made it")
+
     def run(self):
         """Do what a callback thread does."""
         while self.later:
             function, args = self.later.pop(0)
             function(*args)
+
+
+def wait_until(condition):
+    deadline, pause = time.monotonic() + CEILING, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        pause.wait(0.001)
 
 
 @pytest.fixture
@@ -162,6 +178,38 @@ def test_settling_again_tells_those_whom_an_interruption_has_kept_in_the_dark(ca
     assert call.result(0) == 7
     assert seen == ["first", "second"]
     assert waker.acquire(blocking=False)
+
+
+def test_what_comes_after_settling_is_run_where_no_signal_interrupts(call, driver):
+    seen, left = [], []
+    driver.run_undisturbed = left.append
+    waiting = threading.Thread(target=lambda: seen.append(wait([call], CEILING).done), daemon=True)
+    waiting.start()
+    wait_until(lambda: call._waiters)
+    call.add_done_callback(lambda done: seen.append("callback"))
+    assert call.settle(7)
+    assert not call.settle(8)
+    driver.run()
+    assert (seen, len(left)) == ([], 2)
+    for each in left:  # the second finds nothing left to do
+        each()
+    waiting.join(CEILING)
+    driver.run()
+    assert seen in ([{call}, "callback"], ["callback", {call}])
+
+
+def test_a_thread_that_settles_goes_on_without_a_lock_that_an_interrupt_has_left_taken(call, driver, monkeypatch):
+    """Ctrl-C in ``wait`` of concurrent.futures may keep the conditions it has acquired, for ever."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    seen = []
+    call.add_done_callback(seen.append)
+    with call._condition:
+        settling = threading.Thread(target=call.settle, args=(7,), daemon=True)
+        settling.start()
+        settling.join(CEILING)
+        assert call.is_settled
+    driver.run()
+    assert seen == [call]
 
 
 @pytest.mark.parametrize("is_waited_for", [True, False])
@@ -454,6 +502,28 @@ def test_a_fork_frees_the_lock_that_another_thread_of_the_parent_held(call):
     finally:
         release_it.set()
         holder.join(CEILING)
+
+
+def test_in_a_fork_a_pending_call_takes_no_callback_and_cannot_be_waited_for(call, driver):
+    call.add_done_callback(print)
+    driver.is_forked = True
+    call.disown()
+    for use in (lambda: call.add_done_callback(print), lambda: wait([call], 0), lambda: list(as_completed([call], 0))):
+        with pytest.raises(ClientClosed, match="the process that made it"):
+            use()
+    assert call.cancel()
+    assert driver.later == []
+
+
+def test_in_a_fork_a_call_that_is_done_is_as_any_other(call, driver):
+    seen = []
+    call.settle(7)
+    driver.is_forked = True
+    call.add_done_callback(seen.append)
+    driver.run()
+    assert seen == [call]
+    assert wait([call], 0).done == {call}
+    assert not call.cancelled()
 
 
 # Owners and wakers.

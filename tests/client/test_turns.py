@@ -13,7 +13,7 @@ import time
 import pytest
 
 from oompa.client import turns as module
-from oompa.client.call import Call
+from oompa.client.call import AwaitedCall, Call
 from oompa.client.turns import TICK, Turns
 from oompa.wire.closing import ChannelClosed
 
@@ -140,6 +140,12 @@ class Client:
 
     def run_later(self, function, *args):
         function(*args)
+
+    def run_undisturbed(self, function):
+        function()
+
+    def check_owned(self):
+        pass
 
 
 class Caller:
@@ -446,8 +452,8 @@ def test_a_leader_does_not_read_beyond_its_timeout(client, line, shy, monkeypatc
 
 def test_a_caller_that_looks_around_keeps_its_one_place_in_line(client, line, monkeypatch):
     monkeypatch.setattr(module, "_LOOK", 0.001)
-    looks, take_or_join = [], client.turns._take_or_join
-    monkeypatch.setattr(client.turns, "_take_or_join", lambda me: looks.append(me) or take_or_join(me))
+    looks, join = [], client.turns._line.join
+    monkeypatch.setattr(client.turns._line, "join", lambda me: looks.append(me) or join(me))
     channel = client.keep()
     (caller,) = line("a")
     wait_until(lambda: len(looks) > 5)
@@ -476,6 +482,77 @@ def test_the_lead_does_not_stay_with_a_caller_that_an_interruption_kept_from_lea
     assert turns._leader is turns
     turns._step_down(gone, None)
     assert turns._leader is turns
+
+
+def test_the_main_thread_waits_for_bytes_before_it_reads_and_others_just_read(client, line, shy):
+    """A read that a signal interrupts begins anew with all its time; a wait does not."""
+    channel = client.keep()
+    first, second = line("a", "b")
+    channel.replies(("a", 1))
+    channel.await_reader("caller of b")
+    assert channel.timeouts[-1] is None
+    channel.replies(("b", 2))
+    assert (first.outcome(), second.outcome()) == (1, 2)
+    mine = client.dispatch("c")
+    channel.replies(("c", 3))
+    assert mine.result(CEILING) == 3
+    assert channel.timeouts[-1] == TICK
+
+
+def test_an_heir_is_the_first_in_line_that_still_waits():
+    waiters = [module._Waiter(AwaitedCall()) for _ in range(4)]
+    waiters[0].is_gone = True
+    waiters[1].call.settle(1)
+    line = module._Line()
+    for waiter in (*waiters, waiters[3]):
+        line.join(waiter)
+    assert list(line) == waiters
+    assert line.pop_heir() is waiters[2]
+    assert list(line) == [waiters[3]]
+    line.discard(waiters[2])
+    line.discard(waiters[3])
+    assert line.pop_heir() is None
+
+
+@pytest.mark.parametrize(
+    ("leader", "lost", "looks", "claims"),
+    [
+        ("nobody", False, 2, ["MOVING", "MINE"]),
+        ("caller", False, 3, ["MOVING", "STILL", "STILL"]),
+        ("gone", False, 2, ["MOVING", "MINE"]),
+        ("nobody", True, 1, ["LOST"]),
+        ("gone", True, 1, ["LOST"]),
+        ("caller", True, 1, ["MOVING"]),
+    ],
+)
+def test_the_parked_keeper_claims_the_lead_that_is_free_and_stale(leader, lost, looks, claims):
+    turns = Turns(apply=None, expected=int)
+    turns._lost = ChannelClosed(1000, "") if lost else None
+    turns._leader = None if leader == "nobody" else module._Waiter(AwaitedCall())
+    if leader == "gone":
+        turns._leader.is_gone = True
+    assert [turns._claim().name for _ in range(looks)] == claims
+
+
+def test_the_parked_keeper_sees_each_change_of_the_lead():
+    turns = Turns(apply=None, expected=int)
+    turns._leader = first = module._Waiter(AwaitedCall())
+    assert [turns._claim().name for _ in range(2)] == ["MOVING", "STILL"]
+    turns._step_down(first, None)
+    assert [turns._claim().name for _ in range(2)] == ["MOVING", "MINE"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "is_dozing", "seconds"),
+    [
+        ("MOVING", False, module.STALE),
+        ("MOVING", True, module._DOZE),
+        ("STILL", False, module._LOOK),
+        ("STILL", True, module._LOOK),
+    ],
+)
+def test_the_parked_keeper_naps_the_longer_the_less_can_be_to_do(claim, is_dozing, seconds):
+    assert module._nap(module._Claim[claim], is_dozing) == seconds
 
 
 # Calls that are settled by somebody who does not read.

@@ -1,0 +1,194 @@
+"""Signals on the main thread: whatever they interrupt there, others are told what they wait for, and time limits are kept."""
+
+import concurrent.futures
+import random
+import signal
+import threading
+import time
+
+import pytest
+from conftest import CEILING
+
+from oompa import Client, OompaError
+
+#: Interrupts of each run, and with ``--long``.
+INTERRUPTS, LONG = 500, 10_000
+
+
+@pytest.fixture
+def interrupts(request):
+    return LONG if request.config.getoption("--long") else INTERRUPTS
+
+
+def wait(client):
+    call = client.dispatch("ECHO", 7)
+    return call in concurrent.futures.wait([call], CEILING).done
+
+
+def wait_for_several(client):
+    calls = [client.dispatch("ECHO", number) for number in range(3)]
+    return concurrent.futures.wait(calls, CEILING).not_done == set()
+
+
+def as_completed(client):
+    call = client.dispatch("ECHO", 7)
+    return list(concurrent.futures.as_completed([call], CEILING)) == [call]
+
+
+def call_back(client):
+    ran = threading.Semaphore(0)
+    client.dispatch("ECHO", 7).add_done_callback(lambda call: ran.release())
+    return ran.acquire(timeout=CEILING) and not ran.acquire(timeout=0.001)
+
+
+class Others:
+    """Threads that wait for calls of their own without a pause, each in one way."""
+
+    def __init__(self, client, *ways):
+        self.told, self.forgotten = 0, []
+        self._client, self._over = client, False
+        self._threads = [threading.Thread(target=self._run, args=(way,), daemon=True) for way in ways]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, way):
+        while not self._over:
+            try:
+                is_told = way(self._client)
+            except concurrent.futures.TimeoutError:
+                is_told = False
+            self.told += 1
+            if not is_told:
+                self.forgotten.append(way.__name__)
+
+    def finish(self):
+        self._over = True
+        for thread in self._threads:
+            thread.join(2 * CEILING)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def on_alarm():
+    """Set what SIGALRM does in this test."""
+    previous = signal.getsignal(signal.SIGALRM)
+    yield lambda handler: signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+def call_until_interrupted(client, on_alarm):
+    """Call until a signal handler has raised, at a random moment. It raises once, and sometimes where nobody can hear it."""
+    armed = [True]
+
+    def interrupt(*_):
+        armed.clear()
+        raise KeyboardInterrupt
+
+    on_alarm(interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.004))
+        while armed:
+            try:
+                client.call("ECHO", 8)
+            except OompaError:  # the connection was given up, with what was being read
+                pass
+    except KeyboardInterrupt:
+        pass
+
+
+def test_others_are_told_whatever_interrupts_the_thread_that_settles_their_calls(serve, connect, on_alarm, interrupts):
+    client = connect(serve().port, timeout=1.0, attempts=1, tolerance=None, reconnect_interval=0.002)
+    others = Others(client, wait, wait_for_several, as_completed, call_back)
+    for _ in range(interrupts):
+        call_until_interrupted(client, on_alarm)
+        if others.forgotten:
+            break
+    others.finish()
+    assert others.forgotten == []
+    assert others.told > 10
+    assert client.call("ECHO", 9) == 9
+
+
+# Time limits while a periodic signal runs, as samplers and event loops have one. Python begins a read that a signal interrupts
+# anew, with all its time.
+
+
+@pytest.fixture
+def beat(on_alarm):
+    """A signal every two milliseconds, whose handler does nothing."""
+    beats = []
+    on_alarm(lambda *_: beats.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    yield beats
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert beats
+
+
+def call(client):
+    with pytest.raises(OompaError):
+        client.call("HANG", timeout=0.05)
+
+
+def result(client):
+    with pytest.raises(concurrent.futures.TimeoutError):
+        client.dispatch("HANG").result(0.05)
+
+
+def exception(client):
+    with pytest.raises(concurrent.futures.TimeoutError):
+        client.dispatch("HANG").exception(0.05)
+
+
+def wait_in_vain(client):
+    assert concurrent.futures.wait([client.dispatch("HANG")], 0.05).done == set()
+
+
+def close(client):
+    client.dispatch("HANG")
+    client.close()
+
+
+@pytest.mark.parametrize("limited", [call, result, exception, wait_in_vain, close])
+def test_time_limits_hold_on_the_main_thread_while_a_signal_beats(serve, connect, beat, limited):
+    hang, was_late = threading.Event(), threading.Event()
+    server = serve({"ECHO": lambda payload: payload, "HANG": lambda payload: hang.wait(4 * CEILING)}, ping_interval=None)
+    client = connect(server.port, ping_interval=None, tolerance=None)
+    for _ in range(3):
+        client.call("ECHO", 1)  # the next caller leads
+
+    def give_up():
+        was_late.set()
+        hang.set()  # and the reply ends the wait
+
+    watchdog = threading.Timer(CEILING, give_up)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        limited(client)
+    finally:
+        watchdog.cancel()
+        hang.set()
+        watchdog.join()
+    assert not was_late.is_set()
+
+
+def test_waiting_for_a_connection_ends_in_time_while_a_signal_beats(beat, fake):
+    fake.close()
+    with Client(f"ws://127.0.0.1:{fake.port}") as client, pytest.raises(OompaError):
+        client.wait_connected(0.05)
+
+
+def test_a_client_is_of_use_after_its_wait_was_interrupted(serve, connect, on_alarm):
+    """Where Ctrl-C ends ``concurrent.futures.wait`` it may keep the condition variables of the calls for ever."""
+    client = connect(serve().port)
+    for _ in range(50):
+        on_alarm(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        began = time.monotonic()
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, 0.001))
+            while time.monotonic() - began < CEILING:
+                concurrent.futures.wait([client.dispatch("ECHO", number) for number in range(20)], 0.001)
+        except KeyboardInterrupt:
+            pass
+    assert client.call("ECHO", 1) == 1
