@@ -28,7 +28,8 @@ if hasattr(os, "register_at_fork"):
 class OwnedThread:
     """A thread that is started once.
 
-    ``_lock`` guards its start. It is re-entrant: a signal handler may come to the same place.
+    ``_lock`` guards its start: whether there is a thread, and whether it runs or came too late. It is re-entrant: a signal
+    handler may come to the same place.
 
     Args:
         name: What lists of threads show.
@@ -41,23 +42,28 @@ class OwnedThread:
         self._run = run
         self._lock = threading.RLock()
         self._thread: Optional[threading.Thread] = None
+        self._runs = False
 
     def start(self) -> None:
         """Start it, unless it was. Raises RuntimeError when there is no thread to be had; the next call tries again."""
-        with self._lock:
-            if self.is_started:
-                return
-            self.is_started = True
-            self._thread = threading.Thread(target=self._run_if_owned, name=self._name, daemon=True)
         try:
-            self._thread.start()
-        except Exception:  # no thread to be had, no memory; where an interrupt comes it is there
-            self._thread = None
-            self.is_started = False
+            with self._lock:
+                if self.is_started:
+                    return
+                self.is_started = True
+                self._thread = thread = threading.Thread(target=self._run_if_owned, name=self._name, daemon=True)
+            thread.start()
+        except BaseException:  # no thread to be had, no memory, an interrupt
+            with self._lock:
+                if not self._runs:
+                    self._thread = None
+                    self.is_started = False
             raise
 
     def _run_if_owned(self) -> None:
-        if threading.current_thread() is self._thread:  # else a start that failed has started it all the same
+        with self._lock:
+            self._runs = owned = threading.current_thread() is self._thread
+        if owned:  # else a start that failed has started it all the same
             self._run()
 
     def disown(self) -> None:

@@ -32,15 +32,17 @@ def test_it_is_started_once(running):
     assert thread.is_started and [each.name for each in starts] == ["test-owned"] and starts[0].daemon
 
 
-def test_without_a_thread_to_be_had_the_next_call_tries_again(running, monkeypatch):
+@pytest.mark.parametrize("method", ["__init__", "start"])
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, KeyboardInterrupt])
+def test_where_no_thread_was_started_the_next_call_tries_again(running, monkeypatch, method, error):
     thread, starts = running
 
-    def refuse(self):
-        raise RuntimeError("can't start new thread")
+    def refuse(self, *args, **options):
+        raise error("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError):
+        patch.setattr(threading.Thread, method, refuse)
+        with pytest.raises(error):
             thread.start()
     assert not thread.is_started
     thread.start()
@@ -59,6 +61,26 @@ def test_an_interrupted_start_starts_no_second_one(running, monkeypatch):
         patch.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             thread.start()
+    thread.start()
+    assert len(starts) == 1
+
+
+def test_a_thread_that_runs_though_its_start_was_interrupted_is_the_one(running, monkeypatch):
+    thread, starts = running
+    start = threading.Thread.start
+
+    def interrupted(self):
+        start(self)
+        deadline = time.monotonic() + CEILING
+        while not starts:
+            assert time.monotonic() < deadline
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            thread.start()
+    assert thread.is_started
     thread.start()
     assert len(starts) == 1
 

@@ -15,7 +15,7 @@ what is left of that; whoever was interrupted while settling has not forgotten t
 
 import os
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
@@ -75,7 +75,7 @@ class Call(Future):  # type: ignore[type-arg]
         is_settled: ``done`` without a lock.
 
     ``result`` and ``exception`` raise ``concurrent.futures.TimeoutError`` when their own timeout passes first; the request
-    then goes on. Callbacks run on the client's callback thread, in order.
+    then goes on. Callbacks run on the client's callback thread, in order; those added after the client was closed run at once.
     """
 
     _waiters: Any = ()  # a list once there is a condition
@@ -117,7 +117,7 @@ class Call(Future):  # type: ignore[type-arg]
             concurrent.futures.TimeoutError: ``timeout`` seconds have passed.
         """
         if not self.is_settled:
-            self._driver.wait_for(self, timeout)
+            self._driver.wait_for(self, _limit(timeout))
         if self._state == FINISHED and self._exception is None:
             return self._result
         return super().result(0)
@@ -125,7 +125,7 @@ class Call(Future):  # type: ignore[type-arg]
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
         """The error of the call, None when it succeeded. Raises as ``result`` does, its own errors excepted."""
         if not self.is_settled:
-            self._driver.wait_for(self, timeout)
+            self._driver.wait_for(self, _limit(timeout))
         return super().exception(0)
 
     def done(self) -> bool:
@@ -137,6 +137,18 @@ class Call(Future):  # type: ignore[type-arg]
         if self.settle(state=CANCELLED_AND_NOTIFIED):
             self._driver.forget(self)
         return self._state == CANCELLED_AND_NOTIFIED
+
+    def set_result(self, result: Any) -> None:
+        """Not for a call: it is settled by its reply. Raises InvalidStateError, as setting an exception does."""
+        raise InvalidStateError(f"{self!r} is settled by its reply; to give it up, cancel it")
+
+    def set_exception(self, exception: Optional[BaseException]) -> None:
+        """As for ``set_result``."""
+        self.set_result(None)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """As for ``set_result``."""
+        raise InvalidStateError(f"{self!r} is run by the server; no executor runs it")
 
     def add_done_callback(self, fn: Callback) -> None:
         """Call ``fn(call)`` on the callback thread once the call is done.
@@ -300,6 +312,14 @@ class AwaitedCall:
     def remove_waker(self, waker: threading.Lock) -> None:
         """Forget ``waker``."""
         self._waker = None
+
+
+def _limit(timeout: Optional[float]) -> Optional[float]:
+    """The timeout of somebody who waits, unless it is none."""
+    if timeout is None or isinstance(timeout, (int, float)) and timeout == timeout:
+        return timeout
+    kind = ValueError if isinstance(timeout, float) else TypeError
+    raise kind(f"timeout must be a number of seconds or None, not {timeout!r}")
 
 
 def _raise(error: BaseException) -> None:

@@ -6,7 +6,7 @@ import gc
 import threading
 import time
 import weakref
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, InvalidStateError, as_completed, wait
 
 import pytest
 
@@ -210,6 +210,25 @@ def test_a_thread_that_settles_goes_on_without_a_lock_that_an_interrupt_has_left
         assert call.is_settled
     driver.run()
     assert seen == [call]
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_nobody_but_the_client_sets_the_outcome_of_a_call(call, is_done):
+    if is_done:
+        call.settle(7)
+    for use in (lambda: call.set_result(3), lambda: call.set_exception(ValueError()), call.set_running_or_notify_cancel):
+        with pytest.raises(InvalidStateError, match="ADD"):
+            use()
+    assert call.done() is is_done
+    assert call.running() is False
+
+
+@pytest.mark.parametrize(("timeout", "error"), [(float("nan"), ValueError), ("1", TypeError)])
+@pytest.mark.parametrize("ask", [Call.result, Call.exception])
+def test_a_timeout_that_is_no_number_is_refused(call, driver, ask, timeout, error):
+    with pytest.raises(error, match="timeout must be a number of seconds or None"):
+        ask(call, timeout)
+    assert driver.waited == []
 
 
 @pytest.mark.parametrize("is_waited_for", [True, False])

@@ -4,12 +4,12 @@ import concurrent.futures
 import random
 import signal
 import threading
-import time
 
 import pytest
 from conftest import CEILING
 
 from oompa import Client, OompaError
+from oompa.client import call as module
 
 #: Interrupts of each run, and with ``--long``.
 INTERRUPTS, LONG = 500, 10_000
@@ -77,8 +77,8 @@ def on_alarm():
     signal.signal(signal.SIGALRM, previous)
 
 
-def call_until_interrupted(client, on_alarm):
-    """Call until a signal handler has raised, at a random moment. It raises once, and sometimes where nobody can hear it."""
+def interrupted(use, on_alarm):
+    """Repeat ``use`` until a signal handler has raised, at a random moment. It raises once, and sometimes unheard."""
     armed = [True]
 
     def interrupt(*_):
@@ -87,21 +87,28 @@ def call_until_interrupted(client, on_alarm):
 
     on_alarm(interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.004))
-        while armed:
-            try:
-                client.call("ECHO", 8)
-            except OompaError:  # the connection was given up, with what was being read
-                pass
-    except KeyboardInterrupt:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.004))
+            while armed:
+                use()
+        except KeyboardInterrupt:
+            pass
+    except KeyboardInterrupt:  # on the last line of the handler above
         pass
 
 
 def test_others_are_told_whatever_interrupts_the_thread_that_settles_their_calls(serve, connect, on_alarm, interrupts):
     client = connect(serve().port, timeout=1.0, attempts=1, tolerance=None, reconnect_interval=0.002)
     others = Others(client, wait, wait_for_several, as_completed, call_back)
+
+    def call():
+        try:
+            client.call("ECHO", 8)
+        except OompaError:  # the connection was given up, with what was being read
+            pass
+
     for _ in range(interrupts):
-        call_until_interrupted(client, on_alarm)
+        interrupted(call, on_alarm)
         if others.forgotten:
             break
     others.finish()
@@ -125,7 +132,7 @@ def beat(on_alarm):
     assert beats
 
 
-def call(client):
+def call_in_vain(client):
     with pytest.raises(OompaError):
         client.call("HANG", timeout=0.05)
 
@@ -149,7 +156,7 @@ def close(client):
     client.close()
 
 
-@pytest.mark.parametrize("limited", [call, result, exception, wait_in_vain, close])
+@pytest.mark.parametrize("limited", [call_in_vain, result, exception, wait_in_vain, close])
 def test_time_limits_hold_on_the_main_thread_while_a_signal_beats(serve, connect, beat, limited):
     hang, was_late = threading.Event(), threading.Event()
     server = serve({"ECHO": lambda payload: payload, "HANG": lambda payload: hang.wait(4 * CEILING)}, ping_interval=None)
@@ -179,16 +186,10 @@ def test_waiting_for_a_connection_ends_in_time_while_a_signal_beats(beat, fake):
         client.wait_connected(0.05)
 
 
-def test_a_client_is_of_use_after_its_wait_was_interrupted(serve, connect, on_alarm):
+def test_a_client_is_of_use_after_a_wait_for_its_calls_was_interrupted(serve, connect, on_alarm, monkeypatch):
     """Where Ctrl-C ends ``concurrent.futures.wait`` it may keep the condition variables of the calls for ever."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)
     client = connect(serve().port)
     for _ in range(50):
-        on_alarm(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        began = time.monotonic()
-        try:
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, 0.001))
-            while time.monotonic() - began < CEILING:
-                concurrent.futures.wait([client.dispatch("ECHO", number) for number in range(20)], 0.001)
-        except KeyboardInterrupt:
-            pass
+        interrupted(lambda: concurrent.futures.wait([client.dispatch("ECHO", n) for n in range(20)], 0.001), on_alarm)
     assert client.call("ECHO", 1) == 1
