@@ -7,6 +7,9 @@ from .callables import checked
 Factory = Callable[[Any], Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+#: Of a factory that spreads the payload's keys as arguments: the attribute that holds the function it calls.
+_FUNCTION = "oompa_function"
+
 
 class Schema(dict[str, Factory]):
     """Task types and their factories; a dict, so ``schema["ADD"] = factory`` works as well.
@@ -57,6 +60,7 @@ class Schema(dict[str, Factory]):
                 raise TypeError(f"the payload of {type} must be an object whose keys are arguments")
             return function(**payload)
 
+        setattr(run, _FUNCTION, function)
         self[type] = run
 
     def _check_new(self, type: Any) -> None:
@@ -65,3 +69,9 @@ class Schema(dict[str, Factory]):
             raise TypeError(f'a task type must be a string, not {type!r}: write @schema.task("{named}")')
         if type in self:
             raise ValueError(f"task type {type!r} has a factory already")
+
+
+def function_of(factory: Factory) -> tuple[Callable[..., Any], bool]:
+    """The function behind a factory, and whether the payload's keys are its arguments, rather than the payload its only one."""
+    function = getattr(factory, _FUNCTION, None)
+    return (factory, False) if function is None else (function, True)

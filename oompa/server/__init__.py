@@ -5,6 +5,7 @@ only file that knows simple-websocket, makes it a WebSocket if the ``gates`` let
 then on it is a ``connection``: who reads it, what runs and what is queued, and what of its ``complaints`` is logged.
 ``pipeline`` turns each request into a reply, in one of the ``contexts``; ``verdicts`` are what healthchecks and
 ``authenticate`` say. ``last_resort`` is where the log goes that nobody has configured. ``watcher`` finds what takes long.
+``introspection`` counts what was answered and tells what the server is, ``asyncapi`` what it can be asked for.
 ``embedded`` is the web server that ``listen`` starts, ``options`` describes what may be told.
 
 Threads: each connection has the web server's thread (*home*) for as long as it lives. The thread that *leads* reads the

@@ -205,6 +205,13 @@ class Connection:
         """Whether the connection has not ended; a task of it may still run when it has."""
         return not self._ended
 
+    def load(self) -> tuple[int, int]:
+        """How many tasks run, and how many requests are queued."""
+        with self._state:
+            running = tuple(self._running.items())  # a single step: the leader adds to it without the lock
+            waiting = len(self._queue)
+        return sum(self._pipeline.knows(key[0]) and not worker.is_replying for worker, key in running), waiting
+
     def serve(self) -> None:
         """Read, run and reply until the connection has ended and the calling thread's own task is over."""
         try:

@@ -1,7 +1,8 @@
 """The options of a server, each described once (see ``oompa.options``)."""
 
+import json
 import re
-from typing import Annotated, Any, Callable, Collection, Iterable, Optional
+from typing import Annotated, Any, Callable, Collection, Iterable, Mapping, Optional
 
 from flask import Request
 
@@ -87,6 +88,26 @@ def _hosts(name: str, value: Any) -> Optional[frozenset[str]]:
     return frozenset(hosts)
 
 
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {value!r}")
+    return value
+
+
+def _text_or_none(name: str, value: Any) -> Optional[str]:
+    return None if value is None else _text(name, value)
+
+
+def _metadata(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise TypeError(f'{name} must be a mapping of strings to JSON values, such as {{"zone": "eu-1"}}, not {value!r}')
+    try:
+        json.dumps(dict(value), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} must be JSON, for INFO sends it: {error}") from None
+    return dict(value)
+
+
 class ServerOptions(ConnectionOptions, total=False):
     """What a server may be told."""
 
@@ -162,6 +183,10 @@ class ServerOptions(ConnectionOptions, total=False):
         Option((), _subprotocols, "the first one that a client offers and that is listed is chosen; browsers need it", "none"),
     ]
     expose_errors: Annotated[bool, Option(True, flag, "False: clients get an error id, the log gets the error")]
+    name: Annotated[Optional[str], Option(None, _text_or_none, "what INFO, STATS and SCHEMA call the server", "its module")]
+    version: Annotated[str, Option("", _text, "of the service, which INFO and SCHEMA tell")]
+    metadata: Annotated[Mapping[str, Any], Option({}, _metadata, 'what else INFO tells, such as `{"zone": "eu-1"}`')]
+    introspection: Annotated[bool, Option(True, flag, "False: INFO, STATS and SCHEMA are not answered")]
 
 
 SERVER_OPTIONS = table_of(ServerOptions)

@@ -49,6 +49,8 @@ class Pipeline:
         expose_errors: False: an exception's text stays in the log, and the reply carries an id to find it by.
         on_unhealthy: Called with what the healthcheck raised.
         logger: Where exceptions of handlers go, with their tracebacks.
+        own: What the server itself answers, by request type.
+        count: Called with each reply that is on its way.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Pipeline:
         expose_errors: bool,
         on_unhealthy: Callable[[BaseException], None],
         logger: logging.Logger,
+        own: Mapping[str, Callable[[], Any]] = {},
+        count: Callable[[Reply], None] = lambda reply: None,
     ) -> None:
         _check_schema(schema)
         if healthcheck is not None:
@@ -72,6 +76,8 @@ class Pipeline:
         self._expose_errors = expose_errors
         self._on_unhealthy = on_unhealthy
         self._logger = logger
+        self._own = own
+        self._count = count
         self._middleware: tuple[Middleware, ...] = ()
         self._run: CallNext = self._run_factory
 
@@ -97,6 +103,11 @@ class Pipeline:
             worker: Told when the task is over.
             failed: Called with what the task raised, if it did.
         """
+        answer = self._answer(worker, request, failed)
+        self._count(answer[0])
+        return answer
+
+    def _answer(self, worker: Worker, request: Request, failed: Optional[Callable[[BaseException], None]] = None) -> Answer:
         reply = self.handle(request, failed)
         worker.is_replying = True
         return self.write(reply, request.connection)
@@ -107,17 +118,19 @@ class Pipeline:
         """
         id, task = request.id, request.type
         try:
-            return self._answer_in(app.app_context(), worker, request)
+            answer = self._answer_in(app.app_context(), worker, request)
         except BaseException as error:
             worker.is_replying = True
             told = self._report(task, id, request.connection, error)
-            return self.write(Reply(ERR, id, None, told, task=task), request.connection)
+            answer = self.write(Reply(ERR, id, None, told, task=task), request.connection)
+        self._count(answer[0])
+        return answer
 
     def _answer_in(self, context: Any, worker: Worker, request: Request) -> Answer:
         raised: list[Optional[BaseException]] = [None]
         context.push()
         try:
-            return self.answer(worker, request, raised.append)
+            return self._answer(worker, request, raised.append)
         finally:
             context.pop(raised.pop())
 
@@ -131,6 +144,8 @@ class Pipeline:
                 result = run(request)
             elif task == PING:
                 result = self.check_health()
+            elif task in self._own:
+                result = self._own[task]()
             else:
                 raise _unknown(task)
             return Reply(OK, id, result, None, monotonic() - started, task)

@@ -23,6 +23,7 @@ from .admission import Admission
 from .connection import Connection, Service, Visitor
 from .embedded import EmbeddedServer, check_context
 from .handshake import Accepted
+from .introspection import Introspection, Load
 from .last_resort import LastResort
 from .options import SERVER_OPTIONS, ServerOptions
 from .paces import Paces
@@ -66,6 +67,7 @@ class Server(Listenable):
         self._options = complete("Server", SERVER_OPTIONS, options)
         codec = codec_named(self._options["codec"], self._options["default"])
         self._emitter = Emitter(("connection", "terminated", "error", "reply", "stale"), _logger)
+        self._introspection = Introspection(schema, self._options, self._load)
         self._pipeline = Pipeline(
             schema,
             healthcheck,
@@ -74,6 +76,8 @@ class Server(Listenable):
             expose_errors=self._options["expose_errors"],
             on_unhealthy=self._unhealthy,
             logger=_logger,
+            own=self._introspection.answers,
+            count=self._introspection.count,
         )
         self._service = Service(self._pipeline, codec, Watcher(), StandIns(), Paces(), self._emitter, _logger, self._options)
         self._admission = Admission(self._options["max_connections"], self._options["close_timeout"], _logger)
@@ -237,6 +241,26 @@ class Server(Listenable):
             self._stop.wait()
         self.close().result()
 
+    def info(self) -> dict[str, Any]:
+        """Who this server is: name, id, version, tasks and their docstrings; what a request of type ``$OOMPA/INFO`` gets."""
+        return self._introspection.info()
+
+    def stats(self) -> dict[str, Any]:
+        """What this server, in this process, has done and has in hand: what a request of type ``$OOMPA/STATS`` gets.
+
+        By task type ``num_requests``, ``num_errors``, ``processing_time`` and ``average_processing_time`` in seconds, and
+        ``last_error``, which is None where ``expose_errors`` is False. Types that are not in the schema count under ``""``,
+        pings nowhere. Any thread.
+        """
+        return self._introspection.stats()
+
+    def asyncapi(self) -> dict[str, Any]:
+        """The tasks as an AsyncAPI 3 document: what a request of type ``$OOMPA/SCHEMA`` gets.
+
+        Payloads are described as far as the signatures and annotations of the factories tell.
+        """
+        return self._introspection.asyncapi()
+
     # For the web side.
 
     def check_health(self) -> Any:
@@ -302,6 +326,11 @@ class Server(Listenable):
         except BaseException as error:
             closed.set_exception(error)
             raise
+
+    def _load(self) -> Load:
+        connections = self.connections
+        loads = [connection.load() for connection in connections]
+        return Load(len(connections), sum(running for running, _ in loads), sum(queued for _, queued in loads))
 
     def _unhealthy(self, error: BaseException) -> None:
         self._emitter.emit("error", error)

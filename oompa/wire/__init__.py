@@ -10,6 +10,7 @@ success    ``{"type": "OK", "id": same, "payload": any}``
 failure    ``{"type": "ERR", "id": same, "error": any, "details": object}``. ``error`` is ``"<ClassName>: <message>"`` of an
            exception, or any value a task has sent; ``details`` may be left out.
 ping       a request of type ``"$OOMPA/PING"`` runs the healthcheck: OK with what it returned, ERR with what it raised
+others     requests of types ``"$OOMPA/INFO"``, ``"$OOMPA/STATS"`` and ``"$OOMPA/SCHEMA"``: the server tells of itself
 =========  ==========================================================================================================
 
 - The id is any JSON value and comes back as it went; replies come in any order. A request that is sent again has the same id,

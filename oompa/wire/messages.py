@@ -22,6 +22,9 @@ OWN_TYPES = "$OOMPA/"
 #: The request type that runs the healthcheck.
 PING = "$OOMPA/PING"
 
+#: The request types by which a server tells who it is, what it has done and what it can be asked for.
+INFO, STATS, SCHEMA = "$OOMPA/INFO", "$OOMPA/STATS", "$OOMPA/SCHEMA"
+
 #: Heads a writer remembers; types made up at run time must not fill the memory.
 _HEADS_LIMIT = 1000
 

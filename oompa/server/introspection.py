@@ -1,0 +1,170 @@
+"""What a server tells of itself: INFO, who it is; STATS, what it has done; SCHEMA, what it can be asked for.
+
+Clients ask with requests of these types, as ``oompa info``, ``stats`` and ``schema`` do; ``server.info()`` and its siblings say
+the same. Each speaks for one process, and its id says for which.
+
+``Tally._lock`` guards the counts: every thread that has answered a request takes it for a few additions, and a signal handler
+may ask for the counts on a thread that holds it.
+"""
+
+import os
+import pathlib
+import secrets
+import sys
+import threading
+from datetime import datetime, timezone
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional
+
+from ..errors import printable
+from ..schema import Factory, function_of
+from ..version import __version__
+from ..wire.announcement import FEATURES
+from ..wire.messages import ERR, INFO, PING, SCHEMA, STATS, Reply
+from .asyncapi import doc_of, document
+from .options import ServerOptions
+
+#: Characters of an error that STATS tells.
+_SHOWN_ERROR = 500
+
+#: What is asked of the server itself.
+_OWN = frozenset({PING, INFO, STATS, SCHEMA})
+
+#: What requests count under whose type is not in the schema: made up by peers, they must not fill the memory.
+_UNKNOWN = ""
+
+
+class Load(NamedTuple):
+    """What a server has in hand at the moment: connections, tasks that run or wait for a Future, requests in queues."""
+
+    connections: int
+    running: int
+    queued: int
+
+
+class _Counts:
+    """Of one task type."""
+
+    __slots__ = ("requests", "errors", "seconds", "last_error")
+
+    def __init__(self) -> None:
+        self.requests = self.errors = 0
+        self.seconds = 0.0
+        self.last_error: Any = None
+
+
+class Tally:
+    """Counts the requests of each task type. Any thread may count and ask."""
+
+    def __init__(self, schema: Mapping[str, Factory]) -> None:
+        self._schema = schema
+        self._lock = threading.RLock()
+        self._counts: dict[str, _Counts] = {}
+
+    def count(self, reply: Reply) -> None:
+        """One more request was answered. Pings, and what is asked of the server itself, are no tasks and do not count."""
+        task: Any = reply.task
+        if task not in self._schema:
+            if task in _OWN:
+                return
+            task = _UNKNOWN
+        is_error = reply.type == ERR
+        with self._lock:
+            try:
+                counts = self._counts[task]
+            except KeyError:
+                counts = self._counts[task] = _Counts()
+            counts.requests += 1
+            counts.seconds += reply.elapsed
+            if is_error:
+                counts.errors += 1
+                counts.last_error = reply.error
+
+    def told(self, with_errors: bool) -> dict[str, dict[str, Any]]:
+        """The counts by task type, in the words of NATS' services; types that nobody has asked for have zeros."""
+        tasks = {task: _Counts() for task in self._schema}
+        with self._lock:
+            seen = {task: _copied(counts) for task, counts in self._counts.items()}
+        return {task: _told(counts, with_errors) for task, counts in {**tasks, **seen}.items()}
+
+
+def _copied(counts: _Counts) -> _Counts:
+    copy = _Counts()
+    for name in _Counts.__slots__:
+        setattr(copy, name, getattr(counts, name))
+    return copy
+
+
+def _told(counts: _Counts, with_errors: bool) -> dict[str, Any]:
+    return {
+        "num_requests": counts.requests,
+        "num_errors": counts.errors,
+        "processing_time": counts.seconds,
+        "average_processing_time": counts.seconds / counts.requests if counts.requests else 0.0,
+        "last_error": _shown(counts.last_error) if with_errors else None,
+    }
+
+
+def _shown(error: Any) -> Optional[str]:
+    """An error as one line of text: it may be any JSON value, and of any length."""
+    return None if error is None else printable(error if isinstance(error, str) else repr(error))[:_SHOWN_ERROR]
+
+
+class Introspection:
+    """Answers INFO, STATS and SCHEMA.
+
+    Args:
+        load: Asked for what the server has in hand.
+    """
+
+    def __init__(self, schema: Mapping[str, Factory], options: ServerOptions, load: Callable[[], Load]) -> None:
+        self._schema = schema
+        self._options = options
+        self._load = load
+        self._id = secrets.token_hex(8)
+        self._started = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        self._tally = Tally(schema)
+        #: Called with each reply.
+        self.count = self._tally.count
+
+    @property
+    def answers(self) -> Mapping[str, Callable[[], Any]]:
+        """What the server itself answers, by request type: nothing where it was told not to."""
+        return {INFO: self.info, STATS: self.stats, SCHEMA: self.asyncapi} if self._options["introspection"] else {}
+
+    def info(self) -> dict[str, Any]:
+        """Who the server is, and its tasks."""
+        return {
+            **self._identity(),
+            "version": self._options["version"],
+            "library": f"oompa-python/{__version__}",
+            "features": list(FEATURES),
+            "metadata": dict(self._options["metadata"]),
+            "tasks": [{"type": task, "doc": doc_of(factory)} for task, factory in dict(self._schema).items()],
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """What it has done since it started, and has in hand."""
+        tasks = self._tally.told(with_errors=self._options["expose_errors"])
+        return {**self._identity(), **self._load()._asdict(), "tasks": tasks}
+
+    def asyncapi(self) -> dict[str, Any]:
+        """What it can be asked for, as an AsyncAPI 3 document."""
+        return document(self._name(), self._options["version"], self._options["path"], dict(self._schema))
+
+    def _identity(self) -> dict[str, Any]:
+        # With the process: servers of forked workers have drawn their id in common.
+        return {"name": self._name(), "id": f"{self._id}.{os.getpid()}", "started": self._started}
+
+    def _name(self) -> str:
+        return self._options["name"] or module_of(self._schema.values())
+
+
+def module_of(factories: Iterable[Factory]) -> str:
+    """The module that the first factory is from; of a script, its file's name."""
+    for factory in factories:
+        module = getattr(function_of(factory)[0], "__module__", None)
+        if module == "__main__":
+            return pathlib.PurePath(getattr(sys.modules[module], "__file__", None) or "oompa").stem
+        if isinstance(module, str):
+            return module
+    return "oompa"

@@ -1,0 +1,189 @@
+"""The AsyncAPI document, and what annotations say of payloads."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, Dict, List, Literal, Optional, Sequence, TypedDict, Union
+from urllib.parse import unquote
+
+import needs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oompa import Schema, Server
+from oompa.server.asyncapi import document, schema_of, schemas_of
+
+SPECS = pathlib.Path(__file__).parent.parent / "interop" / "node_modules" / "@asyncapi" / "specs"
+
+
+class Point(TypedDict, total=False):
+    x: float
+    label: str
+
+
+@dataclasses.dataclass
+class Order:
+    items: List[Point]
+    note: str = ""
+
+
+class Tree(TypedDict):
+    children: "List[Tree]"
+
+
+@pytest.mark.parametrize(
+    "annotation, schema",
+    [
+        (int, {"type": "integer"}),
+        (float, {"type": "number"}),
+        (None, {"type": "null"}),
+        (Any, {}),
+        (object, {}),
+        (Optional[str], {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        (Union[int, "Nowhere"], {"anyOf": [{"type": "integer"}, {}]}),  # noqa: F821
+        (list, {"type": "array"}),
+        (Sequence[bool], {"type": "array", "items": {"type": "boolean"}}),
+        (tuple[int, ...], {"type": "array", "items": {"type": "integer"}}),
+        (tuple[int, str], {"type": "array"}),
+        (Dict[str, int], {"type": "object", "additionalProperties": {"type": "integer"}}),
+        (dict, {"type": "object", "additionalProperties": True}),
+        (Literal["a", 1], {"enum": ["a", 1]}),
+        (Literal[b"a"], {}),
+        (Point, {"type": "object", "properties": {"x": {"type": "number"}, "label": {"type": "string"}}}),
+        (["not hashable"], {}),
+    ],
+)
+def test_annotations(annotation, schema):
+    assert schema_of(annotation) == schema
+
+
+def test_a_dataclass_requires_what_has_no_default():
+    assert schema_of(Order) == {
+        "type": "object",
+        "properties": {"items": {"type": "array", "items": schema_of(Point)}, "note": {"type": "string"}},
+        "required": ["items"],
+    }
+
+
+def test_a_type_that_contains_itself_is_followed_so_far():
+    json.dumps(schema_of(Tree))
+
+
+def test_arguments_of_a_task_are_keys_of_its_payload():
+    schema = Schema()
+
+    @schema.task("MOVE")
+    def move(x: int, y: "Optional[float]" = None, *, fast=False) -> str:
+        return "moved"
+
+    assert schemas_of(schema["MOVE"]) == (
+        {
+            "type": "object",
+            "properties": {
+                "x": {"type": "integer"},
+                "y": {"anyOf": [{"type": "number"}, {"type": "null"}], "default": None},
+                "fast": {"default": False},
+            },
+            "required": ["x"],
+            "additionalProperties": False,
+        },
+        {"type": "string"},
+    )
+    schema.add("ANY", lambda **keys: keys)
+    assert schemas_of(schema["ANY"])[0] == {"type": "object", "properties": {}}
+    schema.add("BUILTIN", dict)
+    assert schemas_of(schema["BUILTIN"]) == ({"type": "object"}, {})
+
+
+def test_a_plain_factory_takes_what_its_argument_says():
+    def total(payload: List[int]) -> int:
+        return sum(payload)
+
+    assert schemas_of(total) == ({"type": "array", "items": {"type": "integer"}}, {"type": "integer"})
+    assert schemas_of(lambda payload: payload) == ({}, {})
+
+
+def test_names_that_only_a_type_checker_knows_are_left_open():
+    def task(payload: "Nowhere") -> "int": ...  # noqa: F821
+
+    assert schemas_of(task) == ({}, {})
+
+
+# The document.
+
+
+def everything():
+    schema = Schema()
+
+    @schema.task("ADD")
+    def add(x: float, y: float = 0) -> float:
+        """Add two numbers.
+
+        Of any kind.
+        """
+        return x + y
+
+    schema["a/b~c %\n\u20ac"] = lambda payload: payload
+    schema[""] = lambda payload: payload
+    schema["ORDER"] = order
+    return schema
+
+
+def order(payload: Order) -> Optional[Point]:
+    """Order it."""
+
+
+def validator():
+    jsonschema = needs.package("jsonschema")
+    if not SPECS.exists():
+        pytest.skip("npm install --prefix tests/interop")
+    return jsonschema.Draft7Validator(json.loads((SPECS / "schemas" / "3.0.0.json").read_text()))
+
+
+def resolved(found, reference):
+    for token in unquote(reference.removeprefix("#/")).split("/"):
+        found = found[token.replace("~1", "/").replace("~0", "~")]
+    return found
+
+
+def references(value):
+    if isinstance(value, dict):
+        if "$ref" in value:
+            yield value["$ref"]
+        value = list(value.values())
+    for each in value if isinstance(value, list) else ():
+        yield from references(each)
+
+
+def test_the_document_is_valid_by_the_schema_that_asyncapi_publishes():
+    valid = validator()
+    found = json.loads(json.dumps(Server(everything(), name="calculator", version="1.0").asyncapi()))
+    assert [error.message for error in valid.iter_errors(found)] == []
+    assert [error.message for error in valid.iter_errors({**found, "operations": 3})], "the schema forbids nothing"
+
+
+def test_the_document_tells_each_task():
+    found = document("calculator", "1.0", "/ws", everything())
+    assert found["info"] == {"title": "calculator", "version": "1.0"}
+    assert found["channels"]["oompa"]["address"] == "/ws"
+    assert list(found["operations"]) == list(everything())
+    operation = found["operations"]["ADD"]
+    assert (operation["summary"], operation["description"]) == ("Add two numbers.", "Add two numbers.\n\nOf any kind.")
+    request = resolved(found, operation["messages"][0]["$ref"])["payload"]
+    assert request["properties"]["type"] == {"const": "ADD"}
+    assert request["properties"]["payload"]["required"] == ["x"]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), unique=True, max_size=5))
+def test_every_reference_leads_somewhere_whatever_the_names(names):
+    found = json.loads(json.dumps(document("x", "", "/", dict.fromkeys(names, len))))
+    for name in names:
+        request = resolved(found, found["operations"][name]["messages"][0]["$ref"])
+        assert request["payload"]["properties"]["type"] == {"const": name}
+    assert all(resolved(found, each) for each in references(found))
+
+
+def test_a_client_gets_the_document(serve, connect):
+    server = serve(everything())
+    assert connect(server).call("$OOMPA/SCHEMA") == json.loads(json.dumps(server.asyncapi()))
