@@ -92,8 +92,20 @@ def test_stats_count_what_was_asked_for(serve, connect):
         "processing_time": 0.0,
         "average_processing_time": 0.0,
         "last_error": None,
+        "durations": [],
     }
     assert server.stats() == stats, "asking changed what is told"
+
+
+def test_stats_tell_how_durations_are_spread():
+    tally = Tally({"ADD": len})
+    for seconds in (0.001, 0.001, 0.1, 1.0, 0.0):
+        tally.count(Reply(OK, None, elapsed=seconds, task="ADD"))
+    durations = tally.told(with_errors=True)["ADD"]["durations"]
+    assert sorted(bound for bound, _ in durations) == [bound for bound, _ in durations]
+    assert [count for _, count in durations] == [2, 1, 1, 1] or [count for _, count in durations] == [1, 2, 1, 1]
+    for seconds, count in ((0.001, 2), (0.1, 1), (1.0, 1)):
+        assert [number for bound, number in durations if seconds <= bound <= seconds * 1.26] == [count]
 
 
 def test_stats_tell_what_is_in_hand(serve, connect):

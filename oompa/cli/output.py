@@ -1,0 +1,68 @@
+"""Where values and errors go: values on stdout, all else on stderr; with ``--json`` one object a line, errors too."""
+
+import json
+import sys
+from typing import Any, Iterable, Sequence
+
+import click
+
+
+class Output:
+    """Of one run of the command."""
+
+    def __init__(self) -> None:
+        self.is_json = False
+
+    def value(self, value: Any) -> None:
+        """Print a JSON value: a document over several lines, or all on one with ``--json``."""
+        if self.is_json:
+            self.line(json.dumps(value, ensure_ascii=_is_ascii(), separators=(",", ":")))
+        else:
+            indent = 2 if isinstance(value, (dict, list)) and len(json.dumps(value)) > 100 else None
+            self.line(json.dumps(value, ensure_ascii=_is_ascii(), indent=indent))
+
+    def line(self, text: str) -> None:
+        """Print a line, at once: whoever reads may be a program that waits for it."""
+        click.echo(text)
+        sys.stdout.flush()
+
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Print columns: text to the left, numbers to the right."""
+        for each in table(heads, rows):
+            self.line(each)
+
+    def note(self, text: str) -> None:
+        """Tell something beside the values."""
+        if not self.is_json:
+            click.echo(text, err=True)
+
+    def error(self, text: str, kind: str, code: int, **more: Any) -> None:
+        """Tell why the command failed."""
+        if self.is_json:
+            told = {"error": text, "kind": kind, "exit": code, **more}
+            click.echo(json.dumps(told, separators=(",", ":")), err=True)
+        else:
+            click.echo(f"oompa: {text}", err=True)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> "list[str]":
+    """Lines of columns; a column is of numbers, and stands to the right, where its first cell begins with a digit."""
+    cells = [tuple(map(str, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells)]
+    to_right = [cell[:1].isdigit() for cell in cells[0]] if cells else [False] * len(heads)
+    return ["  ".join(map(_padded, row, widths, to_right)).rstrip() for row in (heads, *cells)]
+
+
+def _padded(cell: str, width: int, to_right: bool) -> str:
+    return cell.rjust(width) if to_right else cell.ljust(width)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} us"
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _is_ascii() -> bool:
+    return (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "") != "utf8"

@@ -1,0 +1,114 @@
+"""``oompa top``: what a server does right now, from the difference of two STATS."""
+
+import sys
+from time import monotonic
+from typing import Any, Mapping, Optional
+
+import click
+
+from ..wire.messages import STATS
+from .asking import introspect
+from .output import Output, duration, table
+from .reaching import Reach, connected, reaches, url_argument
+
+#: Takes the cursor home and clears what is below it, line by line: the screen does not flicker.
+_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+@click.command(short_help="Watch a server at work.")
+@url_argument
+@click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds between looks.")
+@click.option("-n", "--looks", type=click.IntRange(1), default=None, help="Looks, and then stop.  [default: until Ctrl-C]")
+@reaches
+@click.pass_obj
+def top(output: Output, url: str, interval: float, looks: Optional[int], reach: Reach) -> None:
+    """Show, again and again, what one process of a server does: for each task type the calls and errors a second, and how long
+    they took, since the look before; the connections, the tasks that run and the requests in queues.
+
+    On a terminal the screen is drawn anew; elsewhere, and with --json, each look is printed below the one before.
+
+    \b
+    Examples:
+      oompa top ws://localhost:9000
+      oompa top ws://localhost:9000 --interval 10 --json >> load.jsonl
+    """
+    import threading
+
+    pause = threading.Event()
+    with connected(url, reach) as client:
+        before, since = introspect(client, reach, STATS), monotonic()
+        number = 0
+        while looks is None or number < looks:
+            pause.wait(interval)
+            stats, now = introspect(client, reach, STATS), monotonic()
+            told = difference(before, stats, now - since)
+            before, since, number = stats, now, number + 1
+            _show(output, told)
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> "dict[str, Any]":
+    """What happened between two STATS that were asked ``seconds`` apart; of another process, since that started."""
+    old = before["tasks"] if before["id"] == after["id"] else {}
+    return {
+        **{key: after[key] for key in ("name", "id", "connections", "running", "queued")},
+        "tasks": {task: _difference(old.get(task, {}), counts, seconds) for task, counts in after["tasks"].items()},
+    }
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], seconds: float) -> "dict[str, Any]":
+    calls, errors, time = (new[key] - old.get(key, 0) for key in ("num_requests", "num_errors", "processing_time"))
+    spread = _spread(old.get("durations", []), new.get("durations", []))
+    return {
+        "rate": calls / seconds,
+        "error_rate": errors / seconds,
+        "average": time / calls if calls else None,
+        "p50": _percentile(spread, 50),
+        "p99": _percentile(spread, 99),
+    }
+
+
+def _spread(old: Any, new: Any) -> "list[tuple[float, int]]":
+    """How many took how long, up to each bound, since the look before."""
+    counted = {bound: count for bound, count in old}
+    return [(bound, count - counted.get(bound, 0)) for bound, count in new]
+
+
+def _percentile(spread: "list[tuple[float, int]]", percent: float) -> Optional[float]:
+    """The bound that ``percent`` of all did not exceed; None where there were none."""
+    left = sum(count for _, count in spread) * percent / 100
+    if not left:
+        return None
+    for bound, count in spread:
+        left -= count
+        if left <= 0:
+            return bound
+    return spread[-1][0]
+
+
+def _show(output: Output, told: "dict[str, Any]") -> None:
+    if output.is_json:
+        return output.value(told)
+    lines = [
+        f"{told['name']} ({told['id']})",
+        f"connections: {told['connections']}, running: {told['running']}, queued: {told['queued']}",
+        "",
+        *table(("TASK", "CALLS/S", "ERRORS/S", "AVERAGE", "P50", "P99"), _rows(told["tasks"])),
+    ]
+    if sys.stdout.isatty():
+        output.line(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW)
+    else:
+        output.line("\n".join([*lines, ""]))
+
+
+def _rows(tasks: Mapping[str, Mapping[str, Any]]) -> "list[tuple[str, ...]]":
+    """The busiest first."""
+    ordered = sorted(tasks.items(), key=lambda item: -item[1]["rate"])
+    return [
+        (
+            task or "(unknown)",
+            f"{each['rate']:.1f}",
+            f"{each['error_rate']:.1f}",
+            *("0" if each[key] is None else duration(each[key]) for key in ("average", "p50", "p99")),
+        )
+        for task, each in ordered
+    ]

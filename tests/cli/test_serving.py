@@ -1,0 +1,114 @@
+"""``oompa serve``: what it finds in a module, and servers in processes of their own."""
+
+import signal
+
+import pytest
+from conftest import CEILING
+from deployed import deployed
+
+from oompa import Client, Server
+from oompa.cli.main import run
+from oompa.cli.serving import load
+
+MODULE = """
+from oompa import Schema, Server
+
+schema = Schema()
+
+@schema.task("ADD")
+def add(x, y):
+    return x + y
+
+tasks = {"ECHO": lambda payload: payload}
+wrong = {"ECHO": 3}
+server = Server(schema, name="mine")
+number = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module into the current folder: ``module(text)`` gives its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(text=MODULE, name=f"served_{tmp_path.name}".replace("-", "_").replace("[", "_").replace("]", "_")):
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    return write
+
+
+@pytest.mark.parametrize("target, tasks", [("", ["ADD"]), (":server", ["ADD"]), (":schema", ["ADD"]), (":tasks", ["ECHO"])])
+def test_servers_schemas_and_mappings_are_served(module, target, tasks):
+    server = load(f"{module()}{target}")
+    assert isinstance(server, Server)
+    assert [each["type"] for each in server.info()["tasks"]] == tasks
+    assert (server.info()["name"] == "mine") == (target in ("", ":server"))
+
+
+@pytest.mark.parametrize(
+    "text, target, said",
+    [
+        (MODULE, "{}:nothing", "has no 'nothing'; it has schema, tasks, wrong, server"),
+        (MODULE, "{}:number", "must be a Server, a Schema or a mapping of types to functions, not a int"),
+        (MODULE, "{}:wrong", "cannot be served: the factory of 'ECHO' must be callable, not 3"),
+        (MODULE, "./{}.py:server", "is a file; write it as a module: "),
+        (MODULE, "no_such_module", "there is no module 'no_such_module', neither here nor installed; is this its folder?"),
+        ("x = 1", "{}", "has neither 'server' nor 'schema'; name what to serve"),
+        ("import no_such_module", "{}", "py:1: No module named 'no_such_module'"),
+        ("\n1 / 0", "{}", "py:2: ZeroDivisionError: division by zero"),
+        ("def", "{}", "cannot be imported: SyntaxError: invalid syntax"),
+        ("raise SystemExit('no')", "{}", "cannot be imported: "),
+        ("import flask\napp = flask.Flask('x')", "{}:app", "not a Flask; gunicorn serves an application that has a Server"),
+    ],
+)
+def test_what_cannot_be_served_exits_with_2_and_a_sentence(module, capsys, text, target, said):
+    assert run(["serve", target.format(module(text))]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and said in shown.err and shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("bind", ["9000", ":9000", "localhost", "localhost:http", "localhost:70000"])
+def test_a_place_that_is_none_is_refused(module, capsys, bind, monkeypatch):
+    monkeypatch.setattr(Server, "run", lambda *args, **options: pytest.fail("served"))
+    assert run(["serve", module(), "--bind", bind]) == 2
+    assert "--bind must be HOST:PORT" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_told(module, capsys, serve):
+    assert run(["serve", module(), "--bind", f"127.0.0.1:{serve().port}"]) == 2
+    assert "--bind takes another place" in capsys.readouterr().err
+
+
+def served(name, *arguments):
+    return deployed("-m", "oompa", "serve", f"{name}:server", "--bind", "127.0.0.1:{port}", *arguments)
+
+
+def test_a_served_module_answers_and_drains(module):
+    with served(module(), "-v") as server:
+        with Client(f"ws://127.0.0.1:{server.port}") as client:
+            assert client.call("ADD", {"x": 1, "y": 6}) == 7
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(CEILING) == 0
+
+
+def test_workers_are_gunicorns(module):
+    with served(module(), "--workers", "2", "-v") as server:
+        with Client(f"ws://127.0.0.1:{server.port}") as client:
+            assert client.call("ADD", {"x": 1, "y": 6}) == 7
+            assert client.call("$OOMPA/INFO")["name"] == "mine"
+
+
+def test_a_line_a_call_is_shown(module, capsys, connect):
+    server = load(module(), verbose=True)
+    server.listen(0).result(CEILING)
+    try:
+        client = connect(server)
+        client.call("ADD", {"x": 1, "y": 6})
+        client.dispatch("ADD", {"x": 1}).exception(CEILING)
+    finally:
+        server.close(0).result(CEILING)
+    first, second = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ADD ")]
+    assert " ok in " in first and " from 127.0.0.1:" in first
+    assert " error TypeError: " in second
