@@ -3,8 +3,9 @@
 Clients ask with requests of these types, as ``oompa info``, ``stats`` and ``schema`` do; ``server.info()`` and its siblings say
 the same. Each speaks for one process, and its id says for which.
 
-``Tally._lock`` guards the counts: every thread that has answered a request takes it for a few additions, and a signal handler
-may ask for the counts on a thread that holds it.
+A thread that has answered a request appends how long it took to a list, a single step that needs no lock. What has gathered
+there is added up now and then, and when somebody asks. ``Tally._lock`` guards the sums; a finalizer may ask for them on a thread
+that holds it.
 """
 
 import json
@@ -13,7 +14,7 @@ import pathlib
 import secrets
 import sys
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from datetime import datetime, timezone
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional
 
@@ -31,6 +32,9 @@ _SHOWN_ERROR = 500
 
 #: What is asked of the server itself.
 _OWN = frozenset({PING, INFO, STATS, SCHEMA})
+
+#: How many durations gather before they are added up.
+_GATHERED = 256
 
 #: What requests count under whose type is not in the schema: made up by peers, they must not fill the memory.
 _UNKNOWN = ""
@@ -51,14 +55,30 @@ class Load(NamedTuple):
 class _Counts:
     """Of one task type."""
 
-    __slots__ = ("requests", "errors", "seconds", "last_error", "spread")
+    __slots__ = ("recent", "requests", "errors", "seconds", "last_error", "spread")
 
     def __init__(self) -> None:
+        #: Seconds of those that are not in the sums yet.
+        self.recent: list[float] = []
         self.requests = self.errors = 0
         self.seconds = 0.0
         self.last_error: Any = None
         #: How many took up to each of ``_BOUNDS``, and longer than the one before.
         self.spread = [0] * (len(_BOUNDS) + 1)
+
+    def add_up(self) -> None:
+        """Move what is recent into the sums. One thread at a time; others may append meanwhile."""
+        count = len(self.recent)
+        batch = sorted(self.recent[:count])
+        del self.recent[:count]
+        self.requests += count
+        self.seconds += sum(batch)
+        done = 0
+        while done < count:
+            place = bisect_left(_BOUNDS, batch[done])
+            end = bisect_right(batch, _BOUNDS[place], done) if place < len(_BOUNDS) else count
+            self.spread[place] += end - done
+            done = end
 
 
 class Tally:
@@ -76,11 +96,14 @@ class Tally:
             if reply.task in _OWN and reply.task not in self._schema:
                 return
             counts = self._counts_of(reply.task)
-        elapsed = reply.elapsed
+        recent = counts.recent
+        recent.append(reply.elapsed)
+        if reply.type == ERR or len(recent) >= _GATHERED:
+            self._add_up(counts, reply)
+
+    def _add_up(self, counts: _Counts, reply: Reply) -> None:
         with self._lock:
-            counts.requests += 1
-            counts.seconds += elapsed
-            counts.spread[bisect_left(_BOUNDS, elapsed)] += 1
+            counts.add_up()
             if reply.type == ERR:
                 counts.errors += 1
                 counts.last_error = reply.error
@@ -94,6 +117,8 @@ class Tally:
         """The counts by task type, in the words of NATS' services; types that nobody has asked for have zeros."""
         tasks = {task: _Counts() for task in self._schema}
         with self._lock:
+            for counts in tuple(self._counts.values()):
+                counts.add_up()
             seen = {str(task): _copied(counts) for task, counts in self._counts.items()}
         return {task: _told(counts, with_errors) for task, counts in {**tasks, **seen}.items()}
 
@@ -102,7 +127,7 @@ def _copied(counts: _Counts) -> _Counts:
     copy = _Counts()
     for name in _Counts.__slots__:
         setattr(copy, name, getattr(counts, name))
-    copy.spread = list(counts.spread)
+    copy.spread, copy.recent = list(counts.spread), []
     return copy
 
 

@@ -96,21 +96,17 @@ class Pipeline:
         """Whether the schema has a factory for ``type``."""
         return type in self._schema
 
-    def answer(self, worker: Worker, request: Request, failed: Optional[Callable[[BaseException], None]] = None) -> Answer:
+    def answer(self, worker: Worker, request: Request) -> Answer:
         """Run a request; the reply that comes of it, and its text. Never raises.
 
         Args:
             worker: Told when the task is over.
-            failed: Called with what the task raised, if it did.
         """
-        answer = self._answer(worker, request, failed)
+        reply = self.handle(request)
+        worker.is_replying = True
+        answer = self.write(reply, request.connection)
         self._count(answer[0])
         return answer
-
-    def _answer(self, worker: Worker, request: Request, failed: Optional[Callable[[BaseException], None]] = None) -> Answer:
-        reply = self.handle(request, failed)
-        worker.is_replying = True
-        return self.write(reply, request.connection)
 
     def answer_within(self, app: Flask, worker: Worker, request: Request) -> Answer:
         """Like ``answer``, in an application context of its own: the text is made in it, too, for a value may read a database
@@ -130,7 +126,9 @@ class Pipeline:
         raised: list[Optional[BaseException]] = [None]
         context.push()
         try:
-            return self._answer(worker, request, raised.append)
+            reply = self.handle(request, raised.append)
+            worker.is_replying = True
+            return self.write(reply, request.connection)
         finally:
             context.pop(raised.pop())
 
