@@ -75,3 +75,11 @@ def function_of(factory: Factory) -> tuple[Callable[..., Any], bool]:
     """The function behind a factory, and whether the payload's keys are its arguments, rather than the payload its only one."""
     function = getattr(factory, _FUNCTION, None)
     return (factory, False) if function is None else (function, True)
+
+
+def is_misfit(error: BaseException) -> bool:
+    """Whether a payload's keys are not the arguments of its factory: a TypeError of the call itself, not from within."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return isinstance(error, TypeError) and trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__

@@ -34,7 +34,12 @@ def test_every_error_is_an_exception_and_exported_by_the_package(error):
     assert getattr(oompa, name_of(error)) is type(error)
 
 
-@pytest.mark.parametrize("error", [*OWN, errors.TaskError([1])], ids=name_of)
+@pytest.mark.parametrize(
+    "error",
+    [*OWN, errors.TaskError([1]), errors.TaskError("full", code="unavailable", data=[1], retry_after=2)]
+    + [errors.RemoteError("full", {"code": "unavailable"})],
+    ids=name_of,
+)
 def test_an_error_survives_pickling_with_its_attributes(error):
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
@@ -79,3 +84,45 @@ def test_task_error_is_the_handlers_own_and_no_oompa_error():
 def test_task_error_carries_any_value_and_none_by_default():
     assert errors.TaskError({"code": 7}).error == {"code": 7}
     assert errors.TaskError().error is None
+
+
+# Codes.
+
+
+def test_there_are_the_sixteen_codes_of_grpc():
+    assert len(errors.CODES) == 16 and "ok" not in errors.CODES
+
+
+def test_task_error_tells_only_what_is_known():
+    assert errors.TaskError("full").details is None
+    assert errors.TaskError("full", code="unavailable").details == {"code": "unavailable"}
+    told = {"code": "unavailable", "data": [1], "retry_after": 2}
+    assert errors.TaskError("full", **told).details == told
+
+
+@pytest.mark.parametrize("code", ["", "OK", "UNAVAILABLE", "no_such", 14, ["unavailable"]])
+def test_a_code_that_does_not_exist_is_a_value_error(code):
+    with pytest.raises(ValueError, match="code must be one of aborted, "):
+        errors.TaskError("full", code=code)
+
+
+NO_WAIT = [0, -1, float("nan"), float("inf"), True, "2", [], 10**400]
+
+
+@pytest.mark.parametrize("seconds", NO_WAIT, ids=lambda value: repr(value)[:10])
+def test_a_retry_after_that_is_no_duration_is_a_value_error(seconds):
+    with pytest.raises(ValueError, match="retry_after must be a finite number of seconds above 0"):
+        errors.TaskError("full", retry_after=seconds)
+
+
+def test_remote_error_tells_what_the_details_say_and_none_otherwise():
+    error = errors.RemoteError("full", {"code": "unavailable", "data": {"a": 1}, "retry_after": 2})
+    assert (error.code, error.data, error.retry_after) == ("unavailable", {"a": 1}, 2.0)
+    for details in (None, {}, {"code": 7, "retry_after": "soon"}):
+        error = errors.RemoteError("full", details)
+        assert (error.code, error.data, error.retry_after) == (None, None, None)
+
+
+@pytest.mark.parametrize("seconds", NO_WAIT, ids=lambda value: repr(value)[:10])
+def test_a_retry_after_of_a_server_that_is_no_duration_counts_as_none(seconds):
+    assert errors.RemoteError("full", {"retry_after": seconds}).retry_after is None

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, TypeVar, cas
 from ..callables import checked
 from ..emitter import Emitter, Listenable
 from ..logs import get_logger
-from ..options import Signature, Unpack, complete, seconds
+from ..options import Signature, Unpack, complete, flag, seconds
 from ..wire.messages import MISSING, PING, Request
 from .address import Url
 from .call import Call
-from .link import Link
-from .middleware import CallNext, Middleware, before, check_meta
+from .link import Link, OnProgress, Wishes
+from .middleware import CallNext, Middleware, before, check_meta, own_meta
 from .options import CLIENT_OPTIONS, ClientOptions
 
 _logger = get_logger("oompa.client")
@@ -103,6 +103,9 @@ class Client(Listenable):
         *,
         timeout: Optional[float] = None,
         meta: Optional[Mapping[str, Any]] = None,
+        key: Optional[str] = None,
+        resend: bool = True,
+        on_progress: Optional[OnProgress] = None,
     ) -> Call:
         """Send a task, at once or as soon as there is a connection.
 
@@ -115,21 +118,35 @@ class Client(Listenable):
             timeout: Seconds this request may take, instead of ``timeout`` times ``attempts``; it then has one attempt.
             meta: What a handler finds in ``request.meta``: a mapping of JSON values. Not sent to a server that does not
                 understand it, such as the original.
+            key: Says that requests are one and the same, to a server that runs each once: ``meta["key"]``.
+            resend: False: it runs at most once. When the connection is lost after it was sent, or its attempt ends, it fails
+                and is never sent again.
+            on_progress: Called on the callback thread with each :class:`~oompa.wire.messages.Progress` that the task tells.
 
         Returns:
             A ``concurrent.futures.Future`` with ``id`` and ``type``. It settles exactly once, within ``timeout`` times
-            ``attempts``: with the payload of the reply, RemoteError, RequestTimeout, ConnectionLost or ClientClosed.
-            Where there is middleware, what that returns.
+            ``attempts``: with the payload of the reply, RemoteError, RequestTimeout, ConnectionLost or ClientClosed; with
+            ValueError where it turns out later to be more than the server takes. Where there is middleware, what that
+            returns.
 
         Raises:
-            ClientClosed: The client is closed, or belongs to another process.
+            ClientClosed: The client is closed or drains, or belongs to another process.
             TooManyPending: ``max_pending`` calls wait already.
-            ValueError, TypeError: The payload or ``meta`` is not JSON, or too large.
+            ValueError, TypeError: The payload or ``meta`` is not JSON, or too large; an argument is none.
         """
-        own = None if meta is None else check_meta(meta)
+        if resend is not True:
+            flag("resend", resend)
+        if on_progress is not None:
+            checked("on_progress", on_progress, "progress")
+        own = own_meta(key, on_progress is not None)
         if self._middleware:
-            return self._dispatch_through_middleware(Request(type, payload, meta=own), timeout)
-        return self._link.dispatch(type, payload, timeout, own, self)
+            request = Request(type, payload, meta={} if meta is None else check_meta(meta))
+            return self._dispatch_through_middleware(request, own, Wishes(timeout, None, resend, on_progress))
+        if meta is not None:
+            own.update(check_meta(meta))
+        if timeout is None and resend and not own:
+            return self._link.dispatch(type, payload, None, self)
+        return self._link.dispatch(type, payload, Wishes(timeout, own, resend, on_progress), self)
 
     def call(
         self,
@@ -137,6 +154,8 @@ class Client(Listenable):
         payload: Any = MISSING,
         timeout: Optional[float] = None,
         meta: Optional[Mapping[str, Any]] = None,
+        key: Optional[str] = None,
+        resend: bool = True,
     ) -> Any:
         """Send a task and wait for its result.
 
@@ -144,15 +163,18 @@ class Client(Listenable):
             type: The task type.
             payload: Any JSON value.
             timeout: Seconds this request may take, instead of ``timeout`` times ``attempts``; it then has one attempt.
-            meta: As for ``dispatch``.
+            meta, key, resend: As for ``dispatch``.
 
         Raises:
             RemoteError, RequestTimeout, ConnectionLost, ClientClosed: As the Future of ``dispatch``.
             TooManyPending, ValueError, TypeError: As ``dispatch``.
         """
         if self._middleware:
-            return _result_of(self.dispatch(type, payload, timeout=timeout, meta=meta))
-        return self._link.call(type, payload, timeout, None if meta is None else check_meta(meta))
+            return _result_of(self.dispatch(type, payload, timeout=timeout, meta=meta, key=key, resend=resend))
+        if timeout is None and meta is None and key is None and resend is True:
+            return self._link.call(type, payload)
+        own = {**own_meta(key, False), **({} if meta is None else check_meta(meta))}
+        return self._link.call(type, payload, Wishes(timeout, own, flag("resend", resend)))
 
     def ping(self, timeout: Optional[float] = None) -> Call:
         """Ask for the server's health: a Future of what its healthcheck returned, or RemoteError.
@@ -160,18 +182,33 @@ class Client(Listenable):
         Args:
             timeout: Seconds the ping may take, as for ``call``.
         """
-        return self._link.dispatch(PING, MISSING, timeout, None, self)
+        return self._link.dispatch(PING, MISSING, None if timeout is None else Wishes(timeout), self)
+
+    def drain(self, timeout: Optional[float] = None) -> bool:
+        """Take no new calls, wait until those that are pending have settled, and close.
+
+        Args:
+            timeout: Seconds to wait at the most; what is pending then fails with ClientClosed. None: no limit but the calls'
+                own, ``timeout`` times ``attempts``.
+
+        Returns:
+            Whether all have settled.
+        """
+        return self._link.drain(None if timeout is None else seconds("timeout", timeout))
 
     def close(self) -> None:
         """Fail what is pending with ClientClosed, close the connection with 1001 and end the threads.
+
+        A WARNING says how many calls were pending, if any; ``drain`` waits for them first.
 
         Takes ``close_timeout`` seconds at the most. Any thread may call it, callbacks included, any number of times.
         """
         self._link.close()
 
-    def _dispatch_through_middleware(self, request: Request, timeout: Optional[float]) -> Call:
+    def _dispatch_through_middleware(self, request: Request, own: dict[str, Any], wishes: Wishes) -> Call:
         def send(request: Request) -> Call:
-            return self._link.dispatch(request.type, request.payload, timeout, request.meta, self)
+            meta = {**own, **check_meta(request.meta)}
+            return self._link.dispatch(request.type, request.payload, wishes._replace(meta=meta), self)
 
         call_next: CallNext = send
         for middleware in reversed(self._middleware):

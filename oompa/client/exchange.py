@@ -1,17 +1,23 @@
 """The client's pending requests, as a pure machine: what happened goes in, what to do comes out.
 
-Inputs are past participles and take a plain ``now``; effects are ``Send``, ``Settle`` and ``Reconnect``. No sockets, no
-threads, no clock; whoever drives it guards it.
+Inputs are past participles and take a plain ``now``; effects are ``Send``, ``Settle``, ``Ask`` and ``Reconnect``. No sockets,
+no threads, no clock; whoever drives it guards it.
 
 Requests with the same timeout share a *lane*, a dict in the order of their deadlines, so adding, finding and removing
 one cost the same however many are pending, and the next deadline is at the head of some lane.
+
+A request that the server answered with ``retry_after`` is *postponed*: it stays in its lane, for its time runs on, and on a
+heap of those that are to be sent again.
 """
 
+import heapq
+import itertools
 import json
+import random
 from copy import copy
-from typing import Any, Iterable, NamedTuple, Optional, TypeVar, Union
+from typing import Any, Callable, Iterable, NamedTuple, Optional, TypeVar, Union
 
-from ..errors import ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending, printable
+from ..errors import ClientClosed, ConnectionLost, OompaError, RemoteError, RequestTimeout, TooManyPending, printable
 from ..wire.closing import BLAMING_CODES
 from .tolerance import Tolerance
 
@@ -33,13 +39,22 @@ class Pending:
         deadline: When it ends.
         lane: The lane it is in.
         meta: What goes behind the text, in place of its last brace, to a server that understands ``meta``.
-        is_sent: Whether the current connection has carried it.
+        has_meta: Whether that holds more than the library's own, which may be left out.
+        is_sent: Whether the current connection has carried it, and the server may run it.
+        resend: Whether it may be sent again once it was sent.
+        is_tolerated: Whether its timeout tells nothing of the connection, since the call has a timeout of its own.
+        on_progress: Called with each :class:`~oompa.wire.messages.Progress` of it.
+        postponed: What the server answered that asks for it to be sent again later; None: nothing.
     """
 
     attempt = 1
     deadline = 0.0
     lane: Lane = _NO_LANE
+    has_meta = False
     is_sent = False
+    resend = True
+    on_progress: Optional[Callable[[Any], object]] = None
+    postponed: Optional[RemoteError] = None
 
     def __init__(
         self, id: str, text: bytes, timeout: float, attempts: int, future: Any = None, meta: bytes = b""
@@ -50,6 +65,12 @@ class Pending:
         self.timeout = timeout
         self.attempts = attempts
         self.future = future
+        self.is_tolerated = False  # looked at for each reply: not in the class, where it would be found later
+
+    @property
+    def end(self) -> float:
+        """When its last attempt ends."""
+        return self.deadline + (self.attempts - self.attempt) * self.timeout
 
     @property
     def type(self) -> str:
@@ -76,6 +97,10 @@ class Settle(NamedTuple):
     error: OompaError
 
 
+class Ask(NamedTuple):
+    """Have the peer say that it lives: a ping."""
+
+
 class Reconnect(NamedTuple):
     """Leave this connection for a new one."""
 
@@ -91,7 +116,16 @@ _decoder = json.JSONDecoder()
 #: Empty lanes are kept up to so many, so that one call after another makes none anew.
 _IDLE_LANES = 8
 
-Effect = Union[Send, Settle, Reconnect]
+#: Seconds a server has for a sign of life when it is asked for one: a part of the timeout of an attempt, and at least so many.
+_ANSWER_PART = 0.1
+_SHORTEST_ANSWER = 1.0
+
+#: A request is sent again so many times ``retry_after`` later, drawn between these, so that a crowd does not return in step;
+#: and never sooner than so many seconds, whatever a server says.
+_RETRY_SPREAD = (0.8, 1.2)
+_SHORTEST_RETRY = 0.01
+
+Effect = Union[Send, Settle, Ask, Reconnect]
 
 
 def _first_of(lane: Lane) -> Optional[Pending]:
@@ -110,15 +144,27 @@ class Exchange:
     Args:
         max_pending: Requests beyond which ``dispatched`` refuses.
         tolerance: When to give a connection up for its timeouts; None: never.
+        draw: A number between two, as ``random.uniform``.
     """
 
-    def __init__(self, max_pending: int, tolerance: Optional[Tolerance] = None) -> None:
+    def __init__(
+        self,
+        max_pending: int,
+        tolerance: Optional[Tolerance] = None,
+        draw: Callable[[float, float], float] = random.uniform,
+    ) -> None:
         self._max_pending = max_pending
         self._tolerance = tolerance
         self._pending: Lane = {}
         self._lanes: dict[float, Lane] = {}
+        self._draw = draw
+        self._postponed: list[tuple[float, int, Pending]] = []  # a heap; it may hold some that have settled
+        self._ordinals = itertools.count()
         self._replied = 0  # since the last tick
         self._is_open = False
+        self._opened_at = float("-inf")
+        self._asked_at: Optional[float] = None
+        self._answer_due = float("inf")
         #: Why there is no connection, while there is none.
         self.reason = ConnectionLost("the client has not been started: call client.start()")
         #: Whether that is a refusal, with which every call fails at once until an attempt to connect ends otherwise.
@@ -128,11 +174,13 @@ class Exchange:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def opened(self) -> list[Pending]:
+    def opened(self, now: float = float("-inf")) -> list[Pending]:
         """A connection is there: what to send on it, oldest first."""
         self._is_open = True
+        self._opened_at = now
+        self._asked_at, self._answer_due = None, float("inf")
         self.is_refused = self._has_failed = False
-        waiting = self.waiting()
+        waiting = [pending for pending in self.waiting() if pending.postponed is None]
         for pending in waiting:
             pending.is_sent = True
         return waiting
@@ -173,23 +221,36 @@ class Exchange:
     def received(self, id: str) -> Optional[Pending]:
         """A reply came: the request it ends, None when nobody waits for it."""
         pending = self._remove(id)
-        if pending is not None:
+        if pending is not None and not pending.is_tolerated:
             self._replied += 1
         return pending
 
-    def cancelled(self, id: str) -> bool:
-        """The user has given the request up; whether it was still pending."""
-        return self._remove(id) is not None
+    def postponed(self, pending: Pending, error: RemoteError, now: float) -> bool:
+        """A reply says that nothing has run, and when to ask again; whether the time of the request lasts that long."""
+        seconds = (error.retry_after or 0.0) * self._draw(*_RETRY_SPREAD)
+        at = now + max(seconds, _SHORTEST_RETRY)
+        if at >= pending.end or self._pending.get(pending.id) is not pending:
+            return False
+        pending.postponed, pending.is_sent = error, False
+        heapq.heappush(self._postponed, (at, next(self._ordinals), pending))
+        return True
+
+    def cancelled(self, id: str) -> Optional[Pending]:
+        """The user has given the request up; which it was, None where it was not pending any more."""
+        return self._remove(id)
 
     def waiting(self) -> list[Pending]:
         """Everything pending, oldest first."""
         return list(self._pending.values())
 
     def lost(self, code: int, reason: str = "") -> list[Effect]:
-        """The connection is gone. A code that blames what was sent fails what was in flight."""
+        """The connection is gone. A code that blames what was sent fails what was in flight; what may not be sent twice fails
+        in any case."""
         self._is_open = False
+        self._answer_due = float("inf")
         waiting = self.waiting()
-        failed = [pending for pending in waiting if pending.is_sent] if code in BLAMING_CODES else []
+        is_blamed = code in BLAMING_CODES
+        failed = [pending for pending in waiting if pending.is_sent and (is_blamed or not pending.resend)]
         for pending in waiting:
             pending.is_sent = False
         self.reason = ConnectionLost(f"the connection was closed with {code} {printable(reason)}".rstrip(), code)
@@ -216,21 +277,29 @@ class Exchange:
         self._is_open = False
         return self._fail(self.waiting(), ClientClosed("the client was closed before the reply came"))
 
-    def tick(self, now: float) -> list[Effect]:
-        """Time has passed: attempts end, requests fail, windows close."""
+    def tick(self, now: float, heard_at: float = float("inf")) -> list[Effect]:
+        """Time has passed: attempts end, requests fail or are sent again, windows close.
+
+        Args:
+            heard_at: When the last byte came from the server.
+        """
         effects: list[Effect] = []
+        if self._answer_due <= now:
+            self._answer(effects, heard_at)
         for pending in self._pop_overdue(now):
+            self._mind_silence(pending, effects, now, heard_at)
             ended = 1 + int((now - pending.deadline) / pending.timeout)  # more than one where the process has slept
-            if pending.attempt + ended > pending.attempts:
-                self._remove(pending.id)
-                if self._tolerance is not None:
-                    self._tolerance.settled(timed_out=True)
-                effects.append(Settle(pending, self._timeout_of(pending)))
+            if pending.attempt + ended > pending.attempts or (pending.is_sent and not pending.resend):
+                effects.append(self._expire(pending))
             else:
                 self._start_attempt(pending, ended)
-                if self._is_open:
-                    pending.is_sent = True
-                    effects.append(Send(pending))
+                if pending.postponed is None:
+                    self._send(pending, effects)
+        while self._postponed and self._postponed[0][0] <= now:
+            pending = heapq.heappop(self._postponed)[2]
+            if self._pending.get(pending.id) is pending:
+                pending.postponed = None
+                self._send(pending, effects)
         if self._tolerance is not None:
             self._tolerance.settled(False, self._replied)
             self._replied = 0
@@ -238,9 +307,39 @@ class Exchange:
                 effects.append(Reconnect("more requests timed out than tolerance allows"))
         return effects
 
+    def _send(self, pending: Pending, effects: list[Effect]) -> None:
+        """Send a request again, where there is a connection."""
+        if self._is_open:
+            pending.is_sent = True
+            effects.append(Send(pending))
+
+    def _expire(self, pending: Pending) -> Settle:
+        """A request has had its time."""
+        self._remove(pending.id)
+        if pending.postponed is not None:
+            return Settle(pending, pending.postponed)
+        if self._tolerance is not None and not pending.is_tolerated:
+            self._tolerance.settled(timed_out=True)
+        return Settle(pending, self._timeout_of(pending))
+
+    def _mind_silence(self, pending: Pending, effects: list[Effect], now: float, heard_at: float) -> None:
+        """An attempt ends: when nothing was heard since it was sent, ask whether the connection lives."""
+        since = max(pending.deadline - pending.timeout, self._opened_at)
+        if self._is_open and pending.is_sent and heard_at <= since and self._answer_due == float("inf"):
+            self._asked_at = now
+            self._answer_due = now + max(_SHORTEST_ANSWER, _ANSWER_PART * pending.timeout)
+            effects.append(Ask())
+
+    def _answer(self, effects: list[Effect], heard_at: float) -> None:
+        """The time for a sign of life is over."""
+        self._answer_due = float("inf")
+        if self._is_open and self._asked_at is not None and heard_at <= self._asked_at:
+            effects.append(Reconnect("no sign of life since an attempt ended"))
+
     def _timeout_of(self, pending: Pending) -> RequestTimeout:
         """What a request fails with after its last attempt: it tells why there is no connection, when there is none."""
-        times = f"{pending.attempts} × {pending.timeout} s" if pending.attempts > 1 else f"{pending.timeout} s"
+        attempts = pending.attempts if pending.resend else pending.attempt
+        times = f"{attempts} × {pending.timeout} s" if attempts > 1 else f"{pending.timeout} s"
         problem = f"no reply to {pending} within {times}"
         if self._is_open:
             return RequestTimeout(problem)
@@ -255,7 +354,9 @@ class Exchange:
             first = _first_of(lane)
             if first is not None:
                 due = min(due, first.deadline)
-        return due
+        if self._postponed:
+            due = min(due, self._postponed[0][0])
+        return min(due, self._answer_due)
 
     def _pop_overdue(self, now: float) -> list[Pending]:
         """Those whose attempt has ended, taken out of their lanes."""
@@ -289,7 +390,7 @@ class Exchange:
         """Each gets an error of its own: one that many threads raise would gather the frames of them all."""
         for pending in failed:
             self._remove(pending.id)
-            if self._tolerance is not None:
+            if self._tolerance is not None and not pending.is_tolerated:
                 self._tolerance.settled(timed_out=False)
         return [Settle(pending, own_copy(error)) for pending in failed]
 

@@ -16,23 +16,23 @@ import os
 import threading
 import weakref
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Optional, Sequence, Union
 
 from ..callables import checked
 from ..emitter import Emitter
 from ..errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError
 from ..options import seconds
 from ..threads import OwnedThread, is_main
-from ..wire.announcement import META
+from ..wire.announcement import CANCEL
 from ..wire.channel import Channel
 from ..wire.closing import ChannelClosed, CloseCode
 from ..wire.codec import codec_named
 from ..wire.frames import Message
-from ..wire.messages import OK, RequestWriter, read_reply
+from ..wire.messages import ERR, OK, PROGRESS_TYPE, Progress, RequestWriter, read_progress, read_reply, write_cancel
 from .address import Url, parse_urls
 from .call import AwaitedCall, Call, release
 from .callbacks import Callbacks
-from .exchange import Effect, Exchange, Pending, Reconnect, Send, own_copy
+from .exchange import Ask, Effect, Exchange, Pending, Reconnect, Send, own_copy
 from .options import ClientOptions
 from .timer import Timer
 from .tolerance import Tolerance
@@ -41,7 +41,7 @@ from .turns import Settled, Turns
 if TYPE_CHECKING:
     from .opening import ClientOpening
 
-Meta = Mapping[str, Any]
+OnProgress = Callable[[Progress], object]
 
 #: Of ``close_timeout``, what is left to the threads for ending once the closing handshake was given up.
 _ENDING_TIME = 0.25
@@ -51,6 +51,22 @@ _LOOK = 1.0
 
 #: The links of this process, for ``os.fork``.
 _links: "weakref.WeakSet[Link]" = weakref.WeakSet()
+
+
+class Wishes(NamedTuple):
+    """What one request differs in from others.
+
+    Attributes:
+        timeout: Its limit in seconds, instead of ``timeout`` and ``attempts``; None: as the others.
+        meta: What to tell the server beside the payload, where it understands that.
+        resend: Whether it may be sent again once it was sent.
+        on_progress: Called with what the server says of how far it is.
+    """
+
+    timeout: Optional[float] = None
+    meta: Optional[Mapping[str, Any]] = None
+    resend: bool = True
+    on_progress: Optional[OnProgress] = None
 
 
 class Link:
@@ -67,6 +83,7 @@ class Link:
         self._logger = logger
         self._timeout = options["timeout"]
         self._attempts = options["attempts"]
+        self._plain_meta = self._writer.write_meta(self._timeout)
         self._max_message_size = options["max_message_size"]
         self._callbacks = Callbacks(logger)
         tolerance = options["tolerance"]
@@ -83,7 +100,10 @@ class Link:
         #: What the thread that reads is settling: a caller may be back before its call is forgotten.
         self._answered: Sequence[Pending] = ()
         self._refusal: Optional[str] = None
-        self._wakers: dict[int, threading.Lock] = {}  # of those in wait_connected
+        #: Why no new call is taken: the link is closed, or waits for what is pending before it closes.
+        self._no_more: Optional[str] = None
+        self._wakers: dict[int, threading.Lock] = {}  # of those in wait_connected and drain
+        self._is_draining = False
         self._is_foreign = False  # in a fork: the threads are the parent's
         self._abandoned = False
         #: Set when the link is closed; the threads end.
@@ -113,34 +133,37 @@ class Link:
         self._keeper.start()
 
     def dispatch(
-        self, type: str, payload: Any, timeout: Optional[float] = None, meta: Optional[Meta] = None, owner: Any = None
+        self,
+        type: str,
+        payload: Any,
+        wishes: Optional[Wishes] = None,
+        owner: Any = None,
     ) -> Call:
         """Send a request, now or when there is a connection.
 
         Args:
-            timeout: The limit of this request, instead of ``timeout`` and ``attempts``.
-            meta: What to tell the server beside the payload, where it understands that.
+            wishes: What this request differs in from others; None: in nothing.
             owner: Kept alive until the call is done.
 
         Raises:
             ClientClosed, TooManyPending: It was not dispatched.
-            ValueError, TypeError: The payload is not JSON, or the request exceeds ``max_message_size``.
+            ValueError, TypeError: The payload is not JSON, or the request exceeds ``max_message_size`` of either end.
         """
         id = f"{self._id_prefix}{next(self._ordinals)}"
         call = Call(self, id, type, owner)
-        self._send_new(id, type, payload, timeout, meta, call)
+        self._send_new(id, type, payload, call, wishes)
         if self._turns.is_dozing:
             self._turns.rouse()
         return call
 
-    def call(self, type: str, payload: Any, timeout: Optional[float] = None, meta: Optional[Meta] = None) -> Any:
+    def call(self, type: str, payload: Any, wishes: Optional[Wishes] = None) -> Any:
         """Send a request and wait: ``dispatch(...).result()`` without what makes a Future. Raises what both do.
 
         Left by an exception (Ctrl-C, a signal handler that raises) it is given up, and never sent again.
         """
         call, id = AwaitedCall(), f"{self._id_prefix}{next(self._ordinals)}"
         try:
-            self._send_new(id, type, payload, timeout, meta, call)
+            self._send_new(id, type, payload, call, wishes)
             wait_for = self.wait_for
             wait_for(call, None)
         except BaseException:
@@ -149,43 +172,50 @@ class Link:
         return call.outcome()
 
     def _send_new(
-        self,
-        id: str,
-        type: str,
-        payload: Any,
-        timeout: Optional[float],
-        meta: Optional[Meta],
-        call: Union[Call, AwaitedCall],
+        self, id: str, type: str, payload: Any, call: Union[Call, AwaitedCall], wishes: Optional[Wishes]
     ) -> None:
         """Make ``call`` pending and send its request, now or when there is a connection. Raises as ``dispatch``."""
-        if self._refusal is not None:
-            raise ClientClosed(self._refusal)
+        if self._no_more is not None:
+            raise ClientClosed(self._no_more)
         if not self._timer.is_started:
             self._timer.start()
         text = self._writer.write(type, id, payload)
-        tail = b"" if meta is None else self._writer.write_meta(meta)
         size = len(text)
-        if tail:
-            size += len(tail) - 1  # in place of the last brace
-        if size > self._max_message_size:
-            limit = f"max_message_size of {self._max_message_size}"
-            raise ValueError(f"the request of {size} bytes exceeds {limit}; its type is {type}")
-        if timeout is None:
-            pending = Pending(id, text, self._timeout, self._attempts, call, tail)
+        if wishes is None:
+            pending = Pending(id, text, self._timeout, self._attempts, call, self._plain_meta)
         else:
-            pending = Pending(id, text, seconds("timeout", timeout), 1, call, tail)
+            pending = self._special(id, text, call, wishes)
+            size += len(pending.meta) - 1 if pending.has_meta else 0  # in place of the last brace
+        if size > self._max_message_size:
+            raise _too_large(pending, size, f"max_message_size of {self._max_message_size}")
         with self._state:
-            if self._refusal is not None:
-                raise ClientClosed(self._refusal)
+            if self._no_more is not None:
+                raise ClientClosed(self._no_more)
             is_open = self._exchange.dispatched(pending, monotonic(), self._answered)
             channel = self._channel if is_open else None
         if channel is not None:
-            self._send(channel, pending)
+            try:
+                self._send(channel, pending)
+            except ValueError:  # more than the server takes
+                with self._state:
+                    self._exchange.cancelled(id)
+                raise
         elif self._exchange.is_refused:
             self._fail_refused(pending)
         timer = self._timer
         if pending.deadline < timer.due:
             timer.nudge()
+
+    def _special(self, id: str, text: bytes, call: Union[Call, AwaitedCall], wishes: Wishes) -> Pending:
+        """A request that differs from others."""
+        limit = self._timeout if wishes.timeout is None else seconds("timeout", wishes.timeout)
+        attempts = self._attempts if wishes.timeout is None else 1
+        pending = Pending(id, text, limit, attempts, call, self._writer.write_meta(limit, wishes.meta))
+        pending.has_meta = bool(wishes.meta)
+        pending.is_tolerated = wishes.timeout is not None
+        pending.resend = wishes.resend
+        pending.on_progress = wishes.on_progress
+        return pending
 
     def _fail_refused(self, pending: Pending) -> None:
         """The server does not want this client: a new call fails at once."""
@@ -248,9 +278,22 @@ class Link:
         self._give_up(call.id)
 
     def _give_up(self, id: str) -> None:
-        if not self._is_foreign:
-            with self._state:
-                self._exchange.cancelled(id)
+        if self._is_foreign:
+            return
+        with self._state:
+            pending, channel = self._exchange.cancelled(id), self._channel
+        if pending is not None:
+            self._tell_given_up(channel, pending)
+            self._look_drained()
+
+    def _tell_given_up(self, channel: Optional[Channel], pending: Pending) -> None:
+        """Nobody waits for the reply any more: spare the server the work, where it understands that."""
+        if channel is None or not pending.is_sent or CANCEL not in channel.announced.features:
+            return
+        try:
+            channel.post(write_cancel(pending.id))
+        except ChannelClosed:
+            pass
 
     def run_later(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the callback thread."""
@@ -268,6 +311,40 @@ class Link:
         if self._is_foreign:
             raise ClientClosed(str(self._refusal))
 
+    def drain(self, timeout: Optional[float]) -> bool:
+        """Take no new calls, wait until those that are pending have settled, and close.
+
+        Args:
+            timeout: Seconds to wait; None: as long as they take.
+
+        Returns:
+            Whether all have settled.
+        """
+        if self._is_foreign:
+            return len(self) == 0
+        with self._state:
+            self._no_more = self._no_more or "the client drains: it takes no new calls"
+            self._is_draining = True
+            waiting = self._exchange.waiting()
+        deadline = float("inf") if timeout is None else monotonic() + timeout
+        waker = threading.Lock()
+        waker.acquire()
+        self._wakers[id(waker)] = waker  # a single step, here and below: no lock
+        try:
+            while waiting := [pending for pending in waiting if not pending.future.is_settled]:
+                if self._refusal is not None or monotonic() >= deadline:
+                    break
+                waker.acquire(timeout=max(0.0, min(_LOOK, deadline - monotonic())))
+        finally:
+            self._wakers.pop(id(waker), None)
+        self.close()
+        return not waiting
+
+    def _look_drained(self) -> None:
+        """Something has settled: wake whoever waits for the last."""
+        if self._is_draining and not len(self._exchange):
+            self._wake_waiting()
+
     def close(self) -> None:
         """Fail what is pending, close with 1001 and end the threads; at most ``close_timeout`` seconds. Idempotent."""
         if self._is_foreign:
@@ -277,11 +354,12 @@ class Link:
         if not self._state.acquire(timeout=close_timeout / 2):
             return self.abandon()  # called by a signal handler that interrupted the holder: the timer closes later
         try:
-            self._refusal = self._refusal or "the client is closed"
+            self._refusal = self._no_more = self._refusal or "the client is closed"
             waiting = self._exchange.waiting()
             channel, opening = self._channel, self._opening
         finally:
             self._state.release()
+        unsettled = sum(not pending.future.is_settled for pending in waiting)
         for pending in waiting:  # settled before they are forgotten: if this is interrupted, the next close goes on
             pending.future.settle(error=ClientClosed(f"the client was closed before the reply to {pending} came"))
         self.closing.set()  # and settled before the timer ends, which tells whom the main thread does not tell itself
@@ -290,6 +368,8 @@ class Link:
         with self._state:
             self._exchange.closed()
         self._timer.join(deadline)
+        if unsettled:
+            self._logger.warning("the client was closed while %d calls were pending; they fail with ClientClosed", unsettled)
         self._callbacks.close()
         if opening is not None:
             opening.abort()
@@ -319,7 +399,7 @@ class Link:
             if thread is not None:
                 thread.disown()
         if self._timer.is_started:
-            self._refusal = "this client belongs to the process that made it; make a new one after fork"
+            self._refusal = self._no_more = "this client belongs to the process that made it; make a new one after fork"
             self._is_foreign = True
             self.wait_for = self._refuse
 
@@ -347,7 +427,7 @@ class Link:
             if self._refusal is not None:
                 return False
             self._channel = channel
-            to_send = self._exchange.opened()
+            to_send = self._exchange.opened(monotonic())
         self._wake_waiting()
         for pending in to_send:
             self._send_again(channel, pending)
@@ -390,8 +470,8 @@ class Link:
             self.close()
         now = monotonic()
         with self._state:
-            effects = self._exchange.tick(now)
             channel = self._channel
+            effects = self._exchange.tick(now, now if channel is None or channel.is_stalled else channel.heard_at)
             due = self._exchange.due()
         self._perform(effects, channel)
         if channel is None:
@@ -410,17 +490,43 @@ class Link:
             except ProtocolError as error:
                 self._settle_unreadable(error, answered)
                 continue
-            pending = self._exchange.find(id)
-            if pending is not None:  # settled before it is forgotten: if this is interrupted, the timer finds it
-                answered.append(pending)
-                pending.future.settle(value, None if kind == OK else RemoteError(value))
-            if self._emitter.table:
-                self.tell(f"{kind}:{id}", value)
+            if kind == OK:
+                pending = self._exchange.find(id)
+                if pending is not None:  # settled before it is forgotten: if this is interrupted, the timer finds it
+                    answered.append(pending)
+                    pending.future.settle(value)
+                if self._emitter.table:
+                    self.tell(f"OK:{id}", value)
+            elif kind == ERR:
+                self._apply_failure(id, value, answered)
+            elif kind == PROGRESS_TYPE:
+                self._tell_progress(id, value)
         if answered:
             with self._state:
                 for pending in answered:
                     self._exchange.received(pending.id)
             self._answered = ()  # what they refer to goes here, where no lock is held
+            if self._is_draining:
+                self._look_drained()
+
+    def _apply_failure(self, id: Any, error: RemoteError, answered: list[Pending]) -> None:
+        """An ERR ends its call, unless it says that the same request is worth sending again in time."""
+        pending = self._exchange.find(id)
+        if pending is not None:
+            if error.retry_after is not None:
+                with self._state:
+                    is_postponed = self._exchange.postponed(pending, error, monotonic())
+                if is_postponed:
+                    return self._timer.nudge()
+            answered.append(pending)
+            pending.future.settle(error=error)
+        if self._emitter.table:
+            self.tell(f"ERR:{id}", error.error)
+
+    def _tell_progress(self, id: Any, payload: Any) -> None:
+        pending, progress = self._exchange.find(id), read_progress(payload)
+        if pending is not None and pending.on_progress is not None and progress is not None:
+            self._callbacks.post(pending.on_progress, progress)
 
     def _settle_unreadable(self, error: ProtocolError, answered: list[Pending]) -> None:
         """A reply that cannot be read ends the call whose id it has all the same: asking again would bring it again."""
@@ -440,13 +546,23 @@ class Link:
                 self._logger.warning("%s; reconnecting", effect.reason)
                 if channel is not None:
                     channel.abort(effect.reason)
+            elif isinstance(effect, Ask):
+                if channel is not None:
+                    channel.ask()
+                    self._turns.rouse()
             else:
                 effect.pending.future.settle(error=effect.error)
+                self._tell_given_up(channel, effect.pending)
+        if effects and self._is_draining:
+            self._look_drained()
 
     def _send(self, channel: Channel, pending: Pending) -> None:
+        """Raises ValueError for more than the server takes."""
         text = pending.text
-        if pending.meta and META in channel.announced.features:
-            text = text[:-1] + pending.meta
+        if channel.takes_meta:
+            text = b"".join((memoryview(text)[:-1], pending.meta))
+        if len(text) > channel.taken:
+            text = _bare(pending, channel.taken, len(text))
         post = channel.post
         try:
             post(text, pending.future)
@@ -459,9 +575,24 @@ class Link:
     def _send_again(self, channel: Channel, pending: Pending) -> None:
         if pending.future.is_settled:  # whoever settled it was interrupted: do what is left, and forget it
             pending.future.settle()
-            self._give_up(pending.id)
         else:
-            self._send(channel, pending)
+            try:
+                return self._send(channel, pending)
+            except ValueError as error:
+                pending.future.settle(error=error)
+        with self._state:
+            self._exchange.cancelled(pending.id)
+
+
+def _bare(pending: Pending, limit: int, size: int) -> bytes:
+    """The text without what may be left out. Raises ValueError when that is too large for the server as well."""
+    if pending.has_meta or len(pending.text) > limit:
+        raise _too_large(pending, size, f"the max_message_size of {limit} of the server")
+    return pending.text
+
+
+def _too_large(pending: Pending, size: int, limit: str) -> ValueError:
+    return ValueError(f"the request of {size} bytes exceeds {limit}; its type is {pending.type}")
 
 
 def _random_id() -> str:

@@ -5,7 +5,7 @@ lock.
 """
 
 from concurrent.futures import Future
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Optional
 
 from ..wire.messages import Request
 
@@ -38,3 +38,17 @@ def check_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
     if reserved:
         raise ValueError(f"meta has the reserved keys {reserved}: they are set by the options of the call")
     return dict(meta)
+
+
+def own_meta(key: Optional[str], wants_progress: bool) -> dict[str, Any]:
+    """What ``meta`` holds for the options of a call. Raises TypeError or ValueError for a key that is none."""
+    own: dict[str, Any] = {}
+    if key is not None:
+        if not isinstance(key, str):
+            raise TypeError(f"key must be a string, not {key!r}")
+        if not key:
+            raise ValueError("key must be a string that is not empty; None for no key")
+        own["key"] = key
+    if wants_progress:
+        own["progress"] = True
+    return own

@@ -44,7 +44,7 @@ from .complaints import Complaints
 from .contexts import NOTHING_SET, work_as
 from .options import ServerOptions
 from .paces import WORTH, Paces
-from .pipeline import Answer, Pipeline
+from .pipeline import INVALID_ARGUMENT, Answer, Pipeline
 from .stand_ins import StandIns
 from .watcher import Watcher
 
@@ -292,7 +292,7 @@ class Connection:
         try:
             request = read_request(self._codec, message, self)
         except UnreadableRequest as error:
-            unreadable = Reply(ERR, error.id, error=str(error))
+            unreadable = Reply(ERR, error.id, error=str(error), details=dict(INVALID_ARGUMENT))
         if request is None:  # answered out here: what a listener raises is not to be chained to the fault of a peer
             self.complain("unreadable request: %s", printable(str(unreadable.error)))
             return self._send(*self._pipeline.write(unreadable, self))

@@ -4,8 +4,8 @@ Clients ask with requests of these types, as ``oompa info``, ``stats`` and ``sch
 the same. Each speaks for one process, and its id says for which.
 
 A thread that has answered a request appends how long it took to a list, a single step that needs no lock. What has gathered
-there is added up now and then, and when somebody asks. ``Tally._lock`` guards the sums; a finalizer may ask for them on a thread
-that holds it.
+there is added up now and then, and when somebody asks. ``Tally._lock`` guards the sums; a finalizer may ask for them on a
+thread that holds it.
 """
 
 import json

@@ -7,13 +7,13 @@ needs no lock.
 import logging
 import secrets
 from time import monotonic
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, Union
 
 from flask import Flask
 
 from ..callables import checked, forgets_to_return
 from ..errors import HealthcheckFailed, RemoteError, TaskError, printable
-from ..schema import Factory
+from ..schema import Factory, is_misfit
 from ..wire.codec import NOT_JSON, Codec, is_longer, place_of_fault
 from ..wire.messages import ERR, OK, PING, Reply, Request, describe, titled, write_reply
 from .contexts import Worker
@@ -25,6 +25,16 @@ Middleware = Callable[[Request, CallNext], Any]
 
 #: A reply and its text.
 Answer = tuple[Reply, bytes]
+
+#: What went wrong, and what more there is to tell of it.
+Told = tuple[Any, Optional[dict[str, Any]]]
+
+#: Details that say no more than a code.
+INVALID_ARGUMENT = {"code": "invalid_argument"}
+_INTERNAL = {"code": "internal"}
+_TOO_LARGE = {"code": "resource_exhausted"}
+_UNAVAILABLE = {"code": "unavailable"}
+_UNIMPLEMENTED = {"code": "unimplemented"}
 
 #: Characters of a problem that the wire tells; an exception's own text may be of any length.
 _PROBLEM_LIMIT = 1000
@@ -117,8 +127,8 @@ class Pipeline:
             answer = self._answer_in(app.app_context(), worker, request)
         except BaseException as error:
             worker.is_replying = True
-            told = self._report(task, id, request.connection, error)
-            answer = self.write(Reply(ERR, id, None, told, task=task), request.connection)
+            told, details = self._report(task, id, request.connection, error)
+            answer = self.write(Reply(ERR, id, None, told, task=task, details=details), request.connection)
         self._count(answer[0])
         return answer
 
@@ -150,8 +160,8 @@ class Pipeline:
         except BaseException as error:  # sys.exit() in a handler must not end the connection either
             if failed is not None:
                 failed(error)
-            told = self._told(task, id, request.connection, error)
-        return Reply(ERR, id, None, told, monotonic() - started, task)
+            told, details = self._told(task, id, request.connection, error)
+        return Reply(ERR, id, None, told, monotonic() - started, task, details=details)
 
     def check_health(self) -> Any:
         """What the healthcheck returned.
@@ -171,26 +181,33 @@ class Pipeline:
         return health
 
     def write(self, reply: Reply, connection: Any = None) -> Answer:
-        """The text of a reply; of an ERR in its stead when the reply is not JSON or too large."""
+        """The text of a reply; of an ERR in its stead when the reply is not JSON, or larger than either end takes."""
         limit = self._max_reply_size
+        taken = None if connection is None else connection.announced.max_message_size
+        if taken is not None and taken < limit:
+            limit = taken
         try:
             if is_longer(reply.payload if reply.error is None else reply.error, limit):
-                return self._write_failure(reply, self._too_large(reply, connection, ""))
+                return self._write_failure(reply, self._too_large(reply, connection, "", limit), _TOO_LARGE, limit)
             text = write_reply(self._codec, reply)
         except Exception as error:  # a subclass of dict or list may raise whatever it likes
-            return self._write_failure(reply, self._not_json(reply, connection, error))
+            return self._write_failure(reply, self._not_json(reply, connection, error), _INTERNAL, limit)
         if len(text) > limit:
-            return self._write_failure(reply, self._too_large(reply, connection, f" of {len(text)} bytes"))
+            problem = self._too_large(reply, connection, f" of {len(text)} bytes", limit)
+            return self._write_failure(reply, problem, _TOO_LARGE, limit)
         return reply, text
 
-    def _too_large(self, reply: Reply, connection: Any, size: str) -> str:
-        problem = f"the reply{size} exceeds max_message_size of {self._max_reply_size} bytes"
+    def _too_large(self, reply: Reply, connection: Any, size: str, limit: int) -> str:
+        whose = "" if limit == self._max_reply_size else " of the client"
+        problem = f"the reply{size} exceeds max_message_size{whose} of {limit} bytes"
         self._logger.error("%s: %s", titled(reply.task, reply.id, connection), problem)
         return problem
 
     def _not_json(self, reply: Reply, connection: Any, error: Exception) -> str:
         """Log why a result, or the error of a TaskError, has no text; what the wire says of it."""
         what, value = ("result", reply.payload) if reply.type == OK else ("error", reply.error)
+        if reply.details is not None and self._is_json(value):
+            what, value = "details", reply.details
         mistake = mistake_in(value)
         problem = describe(error) if mistake is None else f"it is {mistake}"
         place = self._place_of_fault(value)
@@ -214,13 +231,13 @@ class Pipeline:
         except Exception:
             return False
 
-    def _write_failure(self, reply: Reply, problem: str) -> Answer:
+    def _write_failure(self, reply: Reply, problem: str, details: dict[str, Any], limit: int) -> Answer:
         failure = Reply(
-            ERR, reply.id, error=problem[:_PROBLEM_LIMIT], elapsed=reply.elapsed, task=reply.task, waited=reply.waited
+            ERR, reply.id, None, problem[:_PROBLEM_LIMIT], reply.elapsed, reply.task, reply.waited, dict(details)
         )
         try:
             text = write_reply(self._codec, failure)
-            if len(text) <= self._max_reply_size:
+            if len(text) <= limit:
                 return failure, text
         except NOT_JSON:
             pass
@@ -234,27 +251,33 @@ class Pipeline:
             raise _unknown(request.type) from None
         return value_of(factory(request.payload))
 
-    def _told(self, task: str, id: Any, connection: Any, error: BaseException) -> Any:
+    def _told(self, task: str, id: Any, connection: Any, error: BaseException) -> Told:
         """What the wire says of what was raised."""
         if isinstance(error, (TaskError, RemoteError)):  # of a server that the task has called, and whose word is passed on
             if self._is_health(task):
                 self._logger.warning("the healthcheck failed: %s", printable(describe(error)))
             elif isinstance(error, RemoteError):
                 self._logger.debug("task %s passes on: %s", titled(task, id, connection), printable(describe(error)))
-            return error.error
+            return error.error, self._details_of(task, error)
         if isinstance(error, UnknownType):
             complain = getattr(connection, "complain", self._logger.warning)
             complain("unknown task type: %s", titled(task, id))  # the connection names its peer itself
-            return str(error)
+            return str(error), dict(_UNIMPLEMENTED)
         return self._report(task, id, connection, error)
 
-    def _report(self, task: str, id: Any, connection: Any, error: BaseException) -> str:
+    def _details_of(self, task: str, error: Union[TaskError, RemoteError]) -> Optional[dict[str, Any]]:
+        """What a handler, or the server behind a gateway, tells beside the error; a ping that failed has a code in any case."""
+        return {**_UNAVAILABLE, **(error.details or {})} if self._is_health(task) else error.details
+
+    def _report(self, task: str, id: Any, connection: Any, error: BaseException) -> Told:
         error_id, mark = self._error_id()
         if self._is_health(task):  # a state rather than a fault: no traceback at each ping
+            details = _UNAVAILABLE
             self._logger.warning("the healthcheck failed%s: %s", mark, printable(describe(error)))
         else:
+            details = INVALID_ARGUMENT if is_misfit(error) else _INTERNAL
             self._logger.error("task %s raised%s", titled(task, id, connection), mark, exc_info=error)
-        return describe(error) if error_id is None else _hidden(error_id)
+        return describe(error) if error_id is None else _hidden(error_id), dict(details)
 
     def _is_health(self, task: str) -> bool:
         return task == PING and PING not in self._schema

@@ -14,6 +14,12 @@ CLIENT_HEADER = "Oompa-Client"
 #: Requests may have ``meta``.
 META = "meta"
 
+#: A request that nobody waits for any more may be cancelled.
+CANCEL = "cancel"
+
+#: A long task may tell how far it is.
+PROGRESS = "progress"
+
 #: What this server understands beyond the original's wire.
 FEATURES = (META,)
 

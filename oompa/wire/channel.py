@@ -6,10 +6,11 @@ Threads: one thread at a time receives (who that is, is the caller's affair); an
 has no lock of its own.
 """
 
+import sys
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn, Optional
 
-from .announcement import Announcement
+from .announcement import META, Announcement
 from .closing import ChannelClosed, CloseCode
 from .frames import CloseFrame, Framing, Inbound, Message
 from .heartbeat import Heartbeat, Silence
@@ -46,6 +47,9 @@ class Channel:
         announced: Announcement = Announcement(),
     ) -> None:
         self.announced = announced
+        #: Bytes of a message that the other end takes, and whether it understands ``meta``: looked at for each message.
+        self.taken = announced.max_message_size or sys.maxsize
+        self.takes_meta = META in announced.features
         self.heard_at = monotonic()
         self._is_idle = True
         self._stream = stream
@@ -193,6 +197,11 @@ class Channel:
     def show_life(self) -> None:
         """Send a pong that nobody asked for, a sign of life (:rfc:`6455#section-5.5.3`). Does not wait."""
         self._outbox.pong([b""])
+
+    def ask(self) -> None:
+        """Ask the peer for a sign of life: any byte that comes afterwards is one, and ``heard_at`` tells of it."""
+        if self._outbox.is_open:
+            self._outbox.ping()
 
     def check_due(self) -> float:
         """When to ``check`` next, on the monotonic clock."""

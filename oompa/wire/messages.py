@@ -7,9 +7,9 @@ a failure ``type`` ERR, ``id``, ``error`` and ``details``. The id is any JSON va
 
 import math
 from json.encoder import encode_basestring
-from typing import Any, Mapping, Optional, Union
+from typing import Any, Mapping, NamedTuple, Optional, Union
 
-from ..errors import ProtocolError, printable
+from ..errors import ProtocolError, RemoteError, printable
 from .codec import NESTING_LIMIT, NOT_JSON, Codec, is_deep
 from .lenient import id_in
 
@@ -25,11 +25,31 @@ PING = "$OOMPA/PING"
 #: The request types by which a server tells who it is, what it has done and what it can be asked for.
 INFO, STATS, SCHEMA = "$OOMPA/INFO", "$OOMPA/STATS", "$OOMPA/SCHEMA"
 
+#: The type of a message that says that nobody waits for a reply any more; it has no id of its own.
+CANCEL_TYPE = "$OOMPA/CANCEL"
+
+#: The type of a message that says how far a task is; its id is the request's.
+PROGRESS_TYPE = "$OOMPA/PROGRESS"
+
 #: Heads a writer remembers; types made up at run time must not fill the memory.
 _HEADS_LIMIT = 1000
 
 #: Stands for a key that is absent, where None is a value.
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+
+
+class Progress(NamedTuple):
+    """How far a task is.
+
+    Attributes:
+        done: What is done, in whatever unit the task counts.
+        total: What there is to do, in the same; None where the task does not know.
+        message: What it does at the moment; None for nothing to say.
+    """
+
+    done: float
+    total: Optional[float] = None
+    message: Optional[str] = None
 
 
 class Request:
@@ -175,9 +195,15 @@ class RequestWriter:
             raise ValueError(f"the payload of {type!r} is nested more than {NESTING_LIMIT} deep")
         return b'%b%b","payload":%b}' % (head, id.encode(), value)
 
-    def write_meta(self, meta: Mapping[str, Any]) -> bytes:
-        """What to put behind a request, in place of its last brace, for a server that understands ``meta``."""
-        return b',"meta":%b}' % self._encode(dict(meta)) if meta else b""
+    def write_meta(self, timeout: float, meta: Optional[Mapping[str, Any]] = None) -> bytes:
+        """What to put behind a request, in place of its last brace, for a server that understands ``meta``.
+
+        Args:
+            timeout: Seconds the client waits for one attempt.
+            meta: What there is to tell beside it.
+        """
+        told = b',"meta":{"timeout":%b' % repr(timeout).encode()
+        return b"%b,%b}" % (told, self._encode(dict(meta))[1:]) if meta else told + b"}}"
 
     def _make_head(self, type: str) -> bytes:
         if not isinstance(type, str):
@@ -189,7 +215,8 @@ class RequestWriter:
 
 
 def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
-    """The type, the id and the payload or error of a reply; the type alone of a message that a newer server sends.
+    """The type of a reply, its id, and the payload or, of an ERR, the :class:`RemoteError`; likewise of a message of another
+    type of the library's own.
 
     Raises:
         ProtocolError: The text is no reply.
@@ -204,10 +231,31 @@ def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
     if kind == OK:
         return OK, fields.get("id"), fields.get("payload")
     if kind == ERR:
-        return ERR, fields.get("id"), fields.get("error")
+        details = fields.get("details")
+        return ERR, fields.get("id"), RemoteError(fields.get("error"), details if type(details) is dict else None)
     if type(kind) is str and kind.startswith(OWN_TYPES):
-        return kind, None, None
+        return kind, fields.get("id"), fields.get("payload")
     raise ProtocolError(f"a reply must have type OK or ERR, not {_brief(kind)}")
+
+
+def write_cancel(id: str) -> bytes:
+    """The text that gives a request up; ``id`` must be letters, digits, ``-`` and ``_``."""
+    return b'{"type":"%b","payload":{"id":"%b"}}' % (CANCEL_TYPE.encode(), id.encode())
+
+
+def read_progress(payload: Any) -> Optional[Progress]:
+    """What the payload of a message about progress tells, None for what cannot be read."""
+    if type(payload) is not dict:
+        return None
+    done: Any = payload.get("done")
+    total, message = payload.get("total"), payload.get("message")
+    is_readable = _is_number(done) and (total is None or _is_number(total)) and (message is None or type(message) is str)
+    return Progress(done, total, message) if is_readable else None
+
+
+def write_progress(codec: Codec, id: Any, progress: Progress) -> bytes:
+    """The text that tells how far the request of ``id`` is. Raises one of ``NOT_JSON`` for what is not JSON."""
+    return codec.encode({"type": PROGRESS_TYPE, "id": id, "payload": progress._asdict()})
 
 
 def write_reply(codec: Codec, reply: Reply) -> bytes:
@@ -266,6 +314,10 @@ def titled(task: Optional[str], id: Any, connection: Any = None) -> str:
     type = printable(repr(_brief(task or "")))
     number = "without id" if id is MISSING else f"id {printable(_brief(repr(id)))}"
     return f"{type} ({number})" if connection is None else f"{type} ({number}, from {peer_of(connection)})"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _json_name(value: Any) -> str:

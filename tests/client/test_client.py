@@ -303,7 +303,7 @@ def test_call_timeout_replaces_the_limit_of_one_request(serve, connect):
         with pytest.raises(RequestTimeout, match="0.1"):
             client.call("WAIT", timeout=0.1)
         with pytest.raises(RequestTimeout):
-            client._link.dispatch("WAIT", None, 0.1).result(CEILING)
+            client.dispatch("WAIT", None, timeout=0.1).result(CEILING)
         assert client.ping(timeout=0.5).result() is True
         assert client.call("ADD", {"x": 1, "y": 1}, timeout=CEILING) == 2
     finally:
@@ -476,12 +476,59 @@ def test_full_server_is_tried_again(serve, connect):
     assert call.result(CEILING) == 2
 
 
-def test_close_code_that_blames_the_message_fails_what_was_in_flight(serve, connect):
+def test_close_code_that_blames_the_message_fails_what_was_in_flight(serve, connect, monkeypatch):
+    monkeypatch.setattr("oompa.server.web.server_headers", lambda size: {})  # as the original: nobody knows the limit
     client = connect(serve(max_message_size=1000), reconnect_interval=0.01)
     with pytest.raises(ConnectionLost) as caught:
         client.call("ECHO", "x" * 2000)
     assert caught.value.code == 1009
     assert client.call("ECHO", "x", timeout=CEILING) == "x"
+
+
+def test_more_than_the_server_takes_is_refused_where_it_is_made_and_harms_no_other_call(serve, connect):
+    """Case 38."""
+    release = threading.Event()
+    server = serve({"WAIT": lambda _: release.wait(CEILING), "ECHO": lambda p: p}, max_message_size=1000)
+    client, lost = connect(server), []
+    client.on("host-closed", lambda: lost.append(1))
+    client.wait_connected(CEILING)
+    beside = client.dispatch("WAIT", timeout=CEILING)
+    for send in (client.dispatch, client.call):
+        with pytest.raises(ValueError, match="exceeds the max_message_size of 1000 of the server; its type is ECHO"):
+            send("ECHO", "x" * 2000)
+    release.set()
+    assert beside.result(CEILING) is True and lost == []
+    assert repr(client).endswith("connected, 0 pending>")
+
+
+def test_more_than_the_server_takes_fails_its_own_future_when_that_is_known_later(serve, connect):
+    client = connect(serve(max_message_size=1000), no_server=True)
+    large, small = client.dispatch("ECHO", "x" * 2000), client.dispatch("ECHO", "x")
+    client.start()
+    with pytest.raises(ValueError, match="exceeds the max_message_size of 1000 of the server"):
+        large.result(CEILING)
+    assert small.result(CEILING) == "x"
+
+
+def test_a_request_that_just_fits_goes_without_what_the_library_adds(serve, connect):
+    client = connect(serve({"LEN": len}, max_message_size=1000))
+    client.wait_connected(CEILING)
+    frame = len(client._link._writer.write("LEN", f"{client._link._id_prefix}1", ""))
+    assert client.call("LEN", "x" * (1000 - frame)) == 1000 - frame
+    with pytest.raises(ValueError, match="of the server"):
+        client.call("LEN", "x" * (1001 - frame))
+    with pytest.raises(ValueError, match="of the server"):  # what the user adds is not left out
+        client.call("LEN", "x" * (980 - frame), key="k")
+
+
+def test_a_reply_over_what_the_client_takes_costs_its_call_alone(serve, connect):
+    """Case 38."""
+    client, lost = connect(serve({"X": lambda size: "x" * size}), max_message_size=1000), []
+    client.on("host-closed", lambda: lost.append(1))
+    with pytest.raises(RemoteError, match="exceeds max_message_size of the client of 1000 bytes") as caught:
+        client.call("X", 2000, timeout=CEILING)
+    assert caught.value.code == "resource_exhausted"
+    assert client.call("X", 1, timeout=CEILING) == "x" and lost == []
 
 
 def test_listener_that_raises_is_logged_and_harms_nothing(serve, connect, caplog):
@@ -755,7 +802,14 @@ def test_help_shows_a_generated_method_with_the_parameters_of_its_factory():
     client = Client("ws://localhost:1", {"add": {"type": "ADD", "factory": pair}, "echo": {"type": "ECHO"}}, no_server=True)
     assert str(inspect.signature(client.add)).startswith("(x: int, *, y: int = 2)")
     assert (client.add.__name__, client.add.__doc__) == ("add", "Two numbers.")
-    assert list(inspect.signature(client.echo).parameters) == ["payload", "timeout", "meta"]
+    assert list(inspect.signature(client.echo).parameters) == [
+        "payload",
+        "timeout",
+        "meta",
+        "key",
+        "resend",
+        "on_progress",
+    ]
     assert client.echo.__doc__ == "Dispatch ECHO."
     assert "add(x: int, *, y: int = 2)" in pydoc.render_doc(client.add, renderer=pydoc.plaintext)
     client.close()
@@ -798,16 +852,20 @@ def meta_server(serve):
 
 def test_meta_reaches_the_handler_of_a_call_and_of_a_dispatch(meta_server, connect):
     client = connect(meta_server)
-    assert client.call("META", meta={"tenant": "a"}, timeout=CEILING) == {"tenant": "a"}
-    assert client.dispatch("META", None, meta={"tenant": ["b"]}).result(CEILING) == {"tenant": ["b"]}
-    assert client.call("META", timeout=CEILING) == {}
+    assert client.call("META", meta={"tenant": "a"}, timeout=CEILING) == {"timeout": CEILING, "tenant": "a"}
+    assert client.dispatch("META", None, meta={"tenant": ["b"]}).result(CEILING) == {"timeout": 10.0, "tenant": ["b"]}
+    assert client.call("META", timeout=2.5) == {"timeout": 2.5}
+    assert client.call("META") == {"timeout": 10.0}
+    assert client.call("META", key="k") == client.dispatch("META", key="k").result(CEILING) == {"timeout": 10.0, "key": "k"}
+    told = client.dispatch("META", on_progress=print).result(CEILING)
+    assert told == {"timeout": 10.0, "progress": True}
 
 
 def test_meta_of_calls_made_before_there_is_a_connection_reaches_the_handler(meta_server, connect):
     client = connect(meta_server, no_server=True)
     future = client.dispatch("META", meta={"early": True})
     client.start()
-    assert future.result(CEILING) == {"early": True}
+    assert future.result(CEILING) == {"timeout": 10.0, "early": True}
 
 
 @pytest.fixture
@@ -858,7 +916,7 @@ def test_meta_counts_in_the_size_of_a_request(connect, nowhere):
     client = connect(nowhere, max_message_size=1000)
     with pytest.raises(ValueError, match="exceeds max_message_size of 1000"):
         client.dispatch("ADD", meta={"a": "x" * 1000})
-    size = len(client._link._writer.write("ADD", "1" * 13, 1)) + len(',"meta":{"a":""}')
+    size = len(client._link._writer.write("ADD", "1" * 13, 1)) + len(',"meta":{"timeout":10.0,"a":""}')
     client.dispatch("ADD", 1, meta={"a": "x" * (1000 - size)})
     with pytest.raises(ValueError, match="the request of 1001 bytes exceeds"):
         client.dispatch("ADD", 1, meta={"a": "x" * (1001 - size)})
@@ -885,15 +943,17 @@ def test_middleware_runs_in_the_order_of_use_and_may_change_the_request(meta_ser
         return call_next(request)
 
     assert client.use(inner) is inner
-    assert client.dispatch("META", 5, meta={"a": 0}).result(CEILING) == {"a": 0, "outer": 1, "inner": 2}
-    assert client.call("META", 5) == client.show(5).result(CEILING) == {"outer": 1, "inner": 1}
-    assert seen == [("META", 5, meta, threading.current_thread()) for meta in ({"a": 0}, {}, {})]
+    assert client.dispatch("META", 5, meta={"a": 0}).result(CEILING) == {"timeout": 10.0, "a": 0, "outer": 1, "inner": 2}
+    plain = {"timeout": 10.0, "outer": 1, "inner": 1}
+    assert client.call("META", 5) == client.show(5).result(CEILING) == plain
+    assert client.call("META", 5, key="k") == {**plain, "key": "k"}
+    assert seen == [("META", 5, meta, threading.current_thread()) for meta in ({"a": 0}, {}, {}, {})]
 
 
 def test_middleware_does_not_change_the_callers_own_meta(meta_server, connect):
     client, meta = connect(meta_server), {"a": 1}
     client.use(lambda request, call_next: (request.meta.clear(), call_next(request))[1])
-    assert client.call("META", meta=meta) == {}
+    assert client.call("META", meta=meta) == {"timeout": 10.0}
     assert meta == {"a": 1}
 
 

@@ -311,7 +311,7 @@ def test_nothing_of_a_request_stays_when_it_has_settled(exchange):
 
 def test_a_cancelled_request_is_forgotten(exchange):
     dispatch(exchange, "a", "b")
-    assert exchange.cancelled("a") is True
+    assert exchange.cancelled("a").id == "a"
     assert len(exchange) == 1
     assert exchange.received("a") is None
     assert sent(exchange.tick(now=10.0)) == ["b"]
@@ -325,13 +325,13 @@ def test_a_cancelled_request_is_not_sent_again_after_a_reconnect(exchange):
 
 
 def test_cancelling_what_is_not_pending_is_no_error_and_says_so(exchange):
-    assert exchange.cancelled("never there") is False
+    assert exchange.cancelled("never there") is None
     dispatch(exchange, "answered", "cancelled")
     dispatch(exchange, "timed out", timeout=1.0, attempts=1)
     exchange.received("answered")
     exchange.cancelled("cancelled")
     exchange.tick(now=1.0)
-    assert [exchange.cancelled(id) for id in ("answered", "cancelled", "timed out")] == [False] * 3
+    assert [exchange.cancelled(id) for id in ("answered", "cancelled", "timed out")] == [None] * 3
 
 
 # Losing a connection.

@@ -12,6 +12,7 @@ from oompa.errors import HealthcheckFailed, RemoteError, TaskError
 from oompa.schema import Schema
 from oompa.server import pipeline as module
 from oompa.server.pipeline import Pipeline
+from oompa.wire.announcement import Announcement
 from oompa.wire.codec import codec_named
 from oompa.wire.messages import ERR, MISSING, OK, PING, Reply, Request
 
@@ -657,3 +658,78 @@ def test_a_factory_that_cannot_be_called_is_a_type_error(build, factory):
 def test_a_healthcheck_that_cannot_be_called_is_a_type_error(build, healthcheck):
     with pytest.raises(TypeError, match="the healthcheck must be callable, not "):
         build(healthcheck=healthcheck)
+
+
+# Details.
+
+
+def details_of(pipeline, type="X", payload=None):
+    """What is told beside the error, in the reply and in its text."""
+    reply, text = pipeline.write(pipeline.handle(Request(type, payload, "7")))
+    assert reply.type == ERR and json.loads(text).get("details") == reply.details
+    return reply.details
+
+
+@pytest.mark.parametrize("expose_errors", [True, False])
+def test_each_kind_of_failure_has_its_code(build, expose_errors):
+    schema = Schema(X=raising(OSError("down")), DEEP=raising(TypeError("within")), SET=lambda _: {1})
+    schema.task("ADD")(lambda x, y: x + y)
+    pipeline = build(schema, raising_health, expose_errors=expose_errors)
+    assert details_of(pipeline, "MEOW") == {"code": "unimplemented"}
+    assert details_of(pipeline, "X") == details_of(pipeline, "DEEP") == {"code": "internal"}
+    assert details_of(pipeline, "SET") == {"code": "internal"}
+    assert details_of(pipeline, "$OOMPA/PING") == {"code": "unavailable"}
+    for payload in ([1, 6], {"x": 1}, {"x": 1, "y": 2, "z": 3}):
+        assert details_of(pipeline, "ADD", payload) == {"code": "invalid_argument"}
+    assert details_of(pipeline, "ADD", {"x": 1, "y": "a"}) == {"code": "internal"}
+
+
+def raising_health():
+    raise OSError("down")
+
+
+def test_a_task_error_tells_its_own_details_and_none_without(build):
+    told = {"code": "not_found", "data": {"id": 7}, "retry_after": 1.5}
+    pipeline = build({"X": raising(TaskError("gone", **told)), "PLAIN": raising(TaskError("gone"))})
+    assert details_of(pipeline) == told
+    assert details_of(pipeline, "PLAIN") is None
+
+
+@pytest.mark.parametrize("details", [None, {"code": "not_found", "newer": [1]}])
+def test_a_gateway_passes_the_details_on_with_the_error(build, details):
+    assert details_of(build({"X": raising(RemoteError("gone", details))})) == details
+
+
+def test_a_failed_ping_is_unavailable_unless_the_healthcheck_says_otherwise(build):
+    def says(error):
+        return build({}, lambda: raising(error)(None))
+
+    assert details_of(says(TaskError("down")), "$OOMPA/PING") == {"code": "unavailable"}
+    assert details_of(says(TaskError("down", data=7)), "$OOMPA/PING") == {"code": "unavailable", "data": 7}
+    assert details_of(says(TaskError("down", code="data_loss")), "$OOMPA/PING") == {"code": "data_loss"}
+
+
+def test_data_that_is_not_json_gives_an_error_that_names_its_place(build, caplog):
+    pipeline = build({"X": raising(TaskError("gone", code="not_found", data={"a": {1}}))})
+    reply, text = pipeline.write(pipeline.handle(Request("X", None, "7")))
+    assert reply.error.startswith("the result is not JSON (at details.data.a): TypeError: ")
+    assert reply.details == json.loads(text)["details"] == {"code": "internal"}
+
+
+class Peer:
+    """A connection, as far as a reply needs one."""
+
+    remote_address = ("127.0.0.1", 1)
+
+    def __init__(self, max_message_size):
+        self.announced = Announcement(max_message_size=max_message_size)
+
+
+def test_a_reply_over_what_the_client_takes_becomes_an_error_and_is_told_whose_limit_it_is(build):
+    reply = Reply(OK, "7", payload="x" * 500)
+    size = len(build().write(reply)[1])
+    for limit in (None, size, 5000):
+        assert build().write(reply, Peer(limit))[0] is reply
+    told, text = build().write(reply, Peer(size - 1))
+    assert told.error == f"the reply of {size} bytes exceeds max_message_size of the client of {size - 1} bytes"
+    assert told.details == {"code": "resource_exhausted"} and len(text) < size

@@ -359,7 +359,11 @@ def test_request_without_id_gets_a_reply_without_one(serve, peer):
     ask(talking, {"type": "ADD", "payload": {"x": 1, "y": 1}})
     assert answer(talking) == {"type": "OK", "payload": 2}
     ask(talking, {"type": "MEOW"})
-    assert answer(talking) == {"type": "ERR", "error": 'Unknown request type: "MEOW"'}
+    assert answer(talking) == {
+        "type": "ERR",
+        "error": 'Unknown request type: "MEOW"',
+        "details": {"code": "unimplemented"},
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,17 @@ from oompa.wire.messages import (
     MISSING,
     OK,
     PING,
+    Progress,
     Reply,
     Request,
     RequestWriter,
     UnreadableRequest,
     describe,
+    read_progress,
     read_reply,
     read_request,
+    write_cancel,
+    write_progress,
     write_reply,
 )
 
@@ -270,22 +274,42 @@ def test_a_result_or_an_error_that_is_not_json_is_refused(codec, value):
 # Replies in.
 
 
+def failure(codec, text):
+    """An ERR as it is read, its error taken apart."""
+    kind, id, error = read_reply(codec, text)
+    return kind, id, error.error, error.details
+
+
 @pytest.mark.parametrize("value", [None, 0, "", [1], {"a": None}])
 def test_replies_are_read_with_their_value(codec, value):
     text = json.dumps(value)
     assert read_reply(codec, '{"type":"OK","id":"7","payload":%s}' % text) == (OK, "7", value)
-    assert read_reply(codec, '{"type":"ERR","id":"7","error":%s}' % text) == (ERR, "7", value)
+    assert failure(codec, '{"type":"ERR","id":"7","error":%s}' % text) == (ERR, "7", value, None)
 
 
 def test_a_success_is_read_for_its_payload_and_a_failure_for_its_error(codec):
     both = '"id":"7","payload":1,"error":2}'
     assert read_reply(codec, '{"type":"OK",' + both) == (OK, "7", 1)
-    assert read_reply(codec, '{"type":"ERR",' + both) == (ERR, "7", 2)
+    assert failure(codec, '{"type":"ERR",' + both) == (ERR, "7", 2, None)
 
 
 def test_what_a_reply_lacks_is_none(codec):
     assert read_reply(codec, '{"type":"OK"}') == (OK, None, None)
-    assert read_reply(codec, b'{"type":"ERR"}') == (ERR, None, None)
+    assert failure(codec, b'{"type":"ERR"}') == (ERR, None, None, None)
+
+
+def test_a_failure_is_read_with_its_details(codec):
+    details = {"code": "unavailable", "data": [1], "retry_after": 2, "newer": None}
+    text = json.dumps({"type": "ERR", "id": "7", "error": "full", "details": details})
+    assert failure(codec, text) == (ERR, "7", "full", details)
+    error = read_reply(codec, text)[2]
+    assert (error.code, error.data, error.retry_after) == ("unavailable", [1], 2.0)
+
+
+@pytest.mark.parametrize("details", [None, 7, "internal", [], ["code"]])
+def test_details_that_are_no_object_are_none(codec, details):
+    text = json.dumps({"type": "ERR", "id": "7", "error": "full", "details": details})
+    assert failure(codec, text) == (ERR, "7", "full", None)
 
 
 @pytest.mark.parametrize("text", ["", "OK", '{"type":"OK","payload":Infinity}', b"\xff\xff", "{" * 200_000, '{"type":"OK"} x'])
@@ -314,8 +338,8 @@ def test_a_reply_without_a_type_is_a_protocol_error(codec):
 
 
 @pytest.mark.parametrize("type", ["$OOMPA/PROGRESS", "$OOMPA/", "$OOMPA/OK"])
-def test_a_message_of_a_newer_server_is_read_as_its_type_alone(codec, type):
-    assert read_reply(codec, json.dumps({"type": type, "id": "7", "payload": 7, "error": 8})) == (type, None, None)
+def test_a_message_of_the_librarys_own_is_read_with_its_payload(codec, type):
+    assert read_reply(codec, json.dumps({"type": type, "id": "7", "payload": 7, "error": 8})) == (type, "7", 7)
 
 
 # Meta and details.
@@ -323,14 +347,33 @@ def test_a_message_of_a_newer_server_is_read_as_its_type_alone(codec, type):
 
 def test_the_meta_of_a_request_goes_in_place_of_its_last_brace(writer):
     for text in (writer.write("ADD", "7", {"x": 1}), writer.write("ADD", "7")):
-        assert json.loads(text[:-1] + writer.write_meta({"key": "k"})) == {**json.loads(text), "meta": {"key": "k"}}
-    assert writer.write_meta({}) == b""
+        whole = json.loads(text[:-1] + writer.write_meta(2.5, {"key": "k"}))
+        assert whole == {**json.loads(text), "meta": {"timeout": 2.5, "key": "k"}}
+        for meta in (None, {}):
+            assert json.loads(text[:-1] + writer.write_meta(1e-05, meta)) == {**json.loads(text), "meta": {"timeout": 1e-05}}
+
+
+def test_the_text_that_cancels_names_the_request_and_has_no_id_of_its_own():
+    assert json.loads(write_cancel("a-7")) == {"type": "$OOMPA/CANCEL", "payload": {"id": "a-7"}}
+
+
+@pytest.mark.parametrize("progress", [Progress(1), Progress(0.5, 2, "copying"), Progress(3, None, "")])
+def test_progress_is_read_as_it_was_written(codec, progress):
+    kind, id, payload = read_reply(codec, write_progress(codec, "7", progress))
+    assert (kind, id, read_progress(payload)) == ("$OOMPA/PROGRESS", "7", progress)
+
+
+@pytest.mark.parametrize(
+    "payload", [None, 7, [], {}, {"done": "1"}, {"done": True}, {"done": 1, "total": "2"}, {"done": 1, "message": 7}], ids=str
+)
+def test_progress_that_cannot_be_read_is_none(payload):
+    assert read_progress(payload) is None
 
 
 @pytest.mark.parametrize("meta", [{"a": float("nan")}, {"a": object()}, {"a": "\ud800"}], ids=["NaN", "object", "surrogate"])
 def test_meta_that_is_not_json_is_refused(writer, meta):
     with pytest.raises(NOT_JSON):
-        writer.write_meta(meta)
+        writer.write_meta(1.0, meta)
 
 
 @pytest.mark.parametrize("meta, read", [('{"key":"k"}', {"key": "k"}), ("{}", {}), ("null", {}), ("7", {}), ('["key"]', {})])
@@ -430,7 +473,7 @@ def test_any_request_that_is_written_is_read_as_it_was(codec, type, id, payload)
 @properties
 def test_any_reply_that_is_written_is_read_as_it_was(codec, id, value):
     assert read_reply(codec, write_reply(codec, Reply(OK, id, payload=value))) == (OK, id, value)
-    assert read_reply(codec, write_reply(codec, Reply(ERR, id, error=value))) == (ERR, id, value)
+    assert failure(codec, write_reply(codec, Reply(ERR, id, error=value))) == (ERR, id, value, None)
 
 
 @given(st.text() | st.binary() | values.map(json.dumps))
