@@ -29,6 +29,7 @@ from oompa import (
     ProtocolError,
     RemoteError,
     RequestTimeout,
+    TaskError,
     TooManyPending,
     current_request,
 )
@@ -874,6 +875,161 @@ def fake():
     server = FakeServer()
     yield server
     server.close()
+
+
+ALL = {"Oompa-Features": "meta, cancel, progress"}
+
+
+def test_a_call_that_is_given_up_is_cancelled_where_that_is_announced(connect, fake):
+    """Case 36: by its Future, and by its last attempt."""
+    client = connect(f"ws://127.0.0.1:{fake.port}", timeout=0.1, attempts=2)
+    connection = fake.accept(ALL)
+    client.wait_connected(CEILING)
+    cancelled = client.dispatch("WAIT", timeout=CEILING)
+    assert connection.request()["id"] == cancelled.id
+    assert cancelled.cancel()
+    assert connection.request() == {"type": "$OOMPA/CANCEL", "payload": {"id": cancelled.id}}
+    late = client.dispatch("WAIT")
+    first, second = connection.requests(2)
+    assert first == second == {"type": "WAIT", "id": late.id, "meta": {"timeout": 0.1}}
+    with pytest.raises(RequestTimeout):
+        late.result(CEILING)
+    assert connection.request() == {"type": "$OOMPA/CANCEL", "payload": {"id": late.id}}
+
+
+def test_a_call_that_was_answered_is_not_cancelled_nor_any_where_that_is_not_announced(connect, fake):
+    client = connect(f"ws://127.0.0.1:{fake.port}")
+    connection = fake.accept({"Oompa-Features": "meta"})
+    client.wait_connected(CEILING)
+    assert client.dispatch("WAIT").cancel()
+    answered = client.dispatch("ADD")
+    assert [each["type"] for each in connection.requests(2)] == ["WAIT", "ADD"]
+    connection.text(json.dumps({"type": "OK", "id": answered.id, "payload": 7}))
+    assert answered.result(CEILING) == 7 and not answered.cancel()
+    client.dispatch("LAST")
+    assert connection.request()["type"] == "LAST"
+
+
+def test_progress_is_told_on_the_callback_thread_before_the_end(connect, fake):
+    client, heard = connect(f"ws://127.0.0.1:{fake.port}"), []
+    connection = fake.accept(ALL)
+    future = client.dispatch("COPY", on_progress=lambda progress: heard.append((progress, threading.current_thread().name)))
+    future.add_done_callback(lambda _: heard.append("done"))
+    assert connection.request()["meta"] == {"timeout": 10.0, "progress": True}
+    for id, payload in [(future.id, {"done": 1}), (future.id, {"done": "x"}), ("other", {"done": 2})]:
+        connection.text(json.dumps({"type": "$OOMPA/PROGRESS", "id": id, "payload": payload}))
+    last = {"done": 2, "total": 3, "message": "more"}
+    connection.text(json.dumps({"type": "$OOMPA/PROGRESS", "id": future.id, "payload": last}))
+    connection.text(json.dumps({"type": "OK", "id": future.id, "payload": 7}))
+    assert future.result(CEILING) == 7
+    client.close()
+    assert heard == [((1, None, None), "oompa-callbacks"), ((2, 3, "more"), "oompa-callbacks"), "done"]
+
+
+@pytest.mark.parametrize("wrong", [{"on_progress": 7}, {"on_progress": lambda: None}, {"key": 7}, {"resend": 0}])
+def test_options_of_a_call_that_are_none_are_type_errors(connect, nowhere, wrong):
+    with pytest.raises(TypeError, match=next(iter(wrong))):
+        connect(nowhere).dispatch("ADD", **wrong)
+
+
+@pytest.mark.parametrize("reserved", ["timeout", "key", "progress"])
+def test_reserved_keys_of_meta_are_refused_from_a_middleware_as_well(connect, nowhere, reserved):
+    client = connect(nowhere)
+    client.use(lambda request, call_next: (request.meta.update({reserved: 1}), call_next(request))[1])
+    with pytest.raises(ValueError, match=f"reserved keys .*{reserved}"):
+        client.dispatch("ADD")
+
+
+def test_what_was_refused_for_a_while_is_sent_again_within_its_time(serve, connect):
+    runs = []
+
+    def busy(payload):
+        runs.append(payload)
+        if len(runs) < 3:
+            raise TaskError("full", code="unavailable", retry_after=0.01)
+        return len(runs)
+
+    client = connect(serve({"BUSY": busy, "FULL": lambda _: full()}))
+    assert client.call("BUSY", resend=False) == 3
+    with pytest.raises(RemoteError, match="full") as caught:
+        client.dispatch("FULL", timeout=CEILING).result(CEILING)
+    assert (caught.value.code, caught.value.data, caught.value.retry_after) == ("unavailable", [7], 1e6)
+
+
+def full():
+    raise TaskError("full", code="unavailable", data=[7], retry_after=1e6)
+
+
+def test_a_call_that_may_not_be_sent_twice_fails_with_the_connection(connect, fake):
+    """Case 35."""
+    client = connect(f"ws://127.0.0.1:{fake.port}", reconnect_interval=0.01)
+    connection = fake.accept()
+    once, again = client.dispatch("PAY", resend=False), client.dispatch("LOOK")
+    assert [each["type"] for each in connection.requests(2)] == ["PAY", "LOOK"]
+    connection.sock.close()
+    with pytest.raises(ConnectionLost):
+        once.result(CEILING)
+    assert fake.accept().request()["id"] == again.id
+
+
+def test_a_connection_that_dies_silently_is_left_after_the_first_attempt(connect, fake):
+    """Case 34."""
+    client = connect(f"ws://127.0.0.1:{fake.port}", timeout=0.5, attempts=20, ping_interval=None, reconnect_interval=0.01)
+    silent = fake.accept()
+    future = client.dispatch("ADD")
+    assert silent.request()["id"] == future.id
+    connection = fake.accept()  # the silent one is open still
+    assert connection.request()["id"] == future.id
+    connection.text(json.dumps({"type": "OK", "id": future.id, "payload": 7}))
+    assert future.result(CEILING) == 7
+
+
+# Draining.
+
+
+def test_drain_waits_for_what_is_pending_and_takes_nothing_new(serve, connect):
+    """Case 39."""
+    release = threading.Event()
+    client = connect(serve({"WAIT": lambda _: release.wait(CEILING)}))
+    future, drained = client.dispatch("WAIT"), concurrent.futures.Future()
+    threading.Thread(target=lambda: drained.set_result(client.drain()), daemon=True).start()
+    with pytest.raises(ClientClosed, match="drains"):
+        for _ in range(1000):
+            client.dispatch("WAIT").cancel()
+            time.sleep(0.01)
+    assert not drained.done()
+    release.set()
+    assert drained.result(CEILING) is True and future.result(0) is True
+    with pytest.raises(ClientClosed, match="closed"):
+        client.dispatch("WAIT")
+
+
+def test_drain_of_calls_made_before_there_is_a_connection_sends_them(serve, connect):
+    client = connect(serve())
+    futures = [client.dispatch("ECHO", number) for number in range(5)]
+    assert client.drain(CEILING) is True
+    assert [future.result(0) for future in futures] == list(range(5))
+
+
+def test_drain_that_takes_too_long_closes_all_the_same_and_says_so(connect, nowhere, caplog):
+    client = connect(nowhere)
+    future = client.dispatch("ADD")
+    assert client.drain(0.01) is False
+    with pytest.raises(ClientClosed):
+        future.result(0)
+
+
+def test_close_says_how_many_calls_were_pending_and_nothing_when_there_were_none(connect, nowhere, caplog):
+    """Case 39."""
+    idle, busy = connect(nowhere), connect(nowhere)
+    for _ in range(3):
+        busy.dispatch("ADD")
+    idle.close()
+    busy.close()
+    busy.close()
+    assert [record.getMessage() for record in caplog.records if "pending" in record.getMessage()] == [
+        "the client was closed while 3 calls were pending; they fail with ClientClosed"
+    ]
 
 
 def test_a_server_that_does_not_announce_meta_gets_none(connect, fake):

@@ -5,9 +5,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from oompa.client.exchange import Exchange, Pending, Reconnect, Send, Settle
+from oompa.client.exchange import Ask, Exchange, Pending, Reconnect, Send, Settle
 from oompa.client.tolerance import Tolerance
-from oompa.errors import ClientClosed, ConnectionLost, RequestTimeout, TooManyPending
+from oompa.errors import ClientClosed, ConnectionLost, RemoteError, RequestTimeout, TooManyPending
 from oompa.wire.closing import CloseCode
 from oompa.wire.codec import codec_named
 from oompa.wire.messages import RequestWriter
@@ -679,6 +679,183 @@ def test_the_end_of_a_window_is_due_like_a_deadline():
 
 
 # Everything at once.
+
+
+# What is sent again because the server asks for it.
+
+
+def later(seconds):
+    return RemoteError("full", {"code": "unavailable", "retry_after": seconds})
+
+
+@pytest.fixture
+def exact():
+    """An open exchange that draws the middle of any range."""
+    exchange = Exchange(1000, draw=lambda low, high: (low + high) / 2)
+    exchange.opened(0.0)
+    return exchange
+
+
+def test_a_postponed_request_is_sent_again_when_the_server_said_and_no_attempt_is_counted(exact):
+    request = dispatch(exact, "a", timeout=10.0, attempts=1)
+    assert exact.postponed(request, later(4.0), now=1.0) is True
+    assert exact.due() == 5.0
+    assert exact.tick(4.9) == []
+    assert exact.tick(5.0) == [Send(request)]
+    assert request.attempt == 1 and exact.due() == 10.0
+
+
+def test_the_wait_is_drawn_within_a_fifth_of_what_the_server_said(exact):
+    ranges = []
+    exchange = Exchange(1000, draw=lambda low, high: ranges.append((low, high)) or high)
+    exchange.opened()
+    exchange.postponed(dispatch(exchange, "a"), later(5.0), now=0.0)
+    assert ranges == [(0.8, 1.2)] and exchange.due() == 6.0
+
+
+def test_a_request_whose_time_does_not_last_so_long_is_not_postponed(exact):
+    request = dispatch(exact, "a", timeout=10.0, attempts=2)
+    assert exact.postponed(request, later(20.0), now=0.0) is False
+    assert exact.postponed(request, later(19.0), now=0.0) is True
+
+
+def test_a_postponed_request_is_not_sent_when_an_attempt_ends_nor_when_the_connection_is_back(exact):
+    request = dispatch(exact, "a", timeout=10.0, attempts=3)
+    exact.postponed(request, later(25.0), now=0.0)
+    assert exact.tick(10.0) == []
+    exact.lost(1006)
+    assert exact.opened(11.0) == []
+    assert exact.tick(20.0) == []
+    assert exact.tick(25.0) == [Send(request)]
+
+
+def test_a_request_that_was_postponed_without_a_connection_is_sent_when_there_is_one(exact):
+    request = dispatch(exact, "a")
+    exact.postponed(request, later(1.0), now=0.0)
+    exact.lost(1006)
+    assert exact.tick(1.0) == []
+    assert exact.opened(2.0) == [request]
+
+
+def test_a_postponed_request_whose_time_is_over_fails_with_what_the_server_said(exact):
+    request, error = dispatch(exact, "a", timeout=10.0, attempts=1), later(5.0)
+    exact.postponed(request, error, now=0.0)
+    assert exact.tick(100.0) == [Settle(request, error)]  # the process has slept
+    assert exact.tick(101.0) == []
+
+
+def test_a_server_that_says_at_once_is_not_asked_without_end(exact):
+    exact.postponed(dispatch(exact, "a"), later(1e-9), now=1.0)
+    assert exact.due() == 1.01
+
+
+@pytest.mark.parametrize("end", ["received", "cancelled"])
+def test_a_postponed_request_that_has_settled_is_never_sent(exact, end):
+    exact.postponed(dispatch(exact, "a"), later(1.0), now=0.0)
+    getattr(exact, end)("a")
+    assert exact.tick(1.0) == [] and exact.due() == NEVER
+
+
+# At most once.
+
+
+def once_only(exchange, **options):
+    request = pending("once", **options)
+    request.resend = False
+    exchange.dispatched(request, 0.0)
+    return request
+
+
+def test_what_may_not_be_sent_twice_fails_with_the_connection(exchange):
+    request = once_only(exchange)
+    other = dispatch(exchange, "a")
+    assert settled(exchange.lost(1006)) == {"once": ConnectionLost}
+    assert exchange.opened() == [other] and request.resend is False
+
+
+def test_what_may_not_be_sent_twice_fails_when_its_attempt_ends(exchange):
+    once_only(exchange, timeout=10.0, attempts=3)
+    [effect] = exchange.tick(10.0)
+    assert str(effect.error).endswith("within 10.0 s") and isinstance(effect.error, RequestTimeout)
+
+
+def test_what_may_not_be_sent_twice_waits_for_the_connection_that_sends_it():
+    exchange = Exchange(1000)
+    request = once_only(exchange, timeout=10.0, attempts=3)
+    assert exchange.tick(10.0) == []
+    assert exchange.opened() == [request]
+    assert settled(exchange.lost(1006)) == {"once": ConnectionLost}
+
+
+def test_what_may_not_be_sent_twice_is_sent_again_where_nothing_has_run(exact):
+    request = once_only(exact)
+    exact.postponed(request, later(1.0), now=0.0)
+    assert exact.lost(1006) == []
+    exact.opened(0.5)
+    assert exact.tick(1.0) == [Send(request)]
+    assert settled(exact.lost(1006)) == {"once": ConnectionLost}
+
+
+# Silence.
+
+
+def test_an_attempt_that_ends_in_silence_asks_whether_the_connection_lives(exchange):
+    """Case 34."""
+    request = dispatch(exchange, "a", now=5.0, timeout=20.0)
+    assert exchange.tick(25.0, heard_at=5.0) == [Ask(), Send(request)]
+    assert exchange.due() == 27.0
+    assert exchange.tick(26.9, heard_at=5.0) == []
+    assert len(reconnects(exchange.tick(27.0, heard_at=5.0))) == 1
+    assert exchange.tick(28.0, heard_at=5.0) == []
+
+
+def test_a_sign_of_life_keeps_the_connection(exchange):
+    dispatch(exchange, "a", timeout=2.0)
+    assert Ask() in exchange.tick(2.0, heard_at=0.0)
+    assert exchange.due() == 3.0  # at least a second
+    assert reconnects(exchange.tick(3.0, heard_at=2.5)) == []
+
+
+def test_whoever_has_said_something_meanwhile_is_not_asked(exchange):
+    dispatch(exchange, "a", now=5.0)
+    assert Ask() not in exchange.tick(15.0, heard_at=5.001)
+
+
+def test_a_connection_is_asked_once_at_a_time_and_not_for_the_silence_of_another(exchange):
+    dispatch(exchange, "a", "b", now=5.0)
+    assert exchange.tick(15.0, heard_at=5.0).count(Ask()) == 1
+    exchange.lost(1006)
+    exchange.opened(15.5)
+    assert exchange.tick(16.0, heard_at=15.6) == []
+
+
+def test_the_last_attempt_asks_as_well_and_one_without_a_connection_does_not(exchange):
+    dispatch(exchange, "a", timeout=2.0, attempts=1)
+    assert exchange.tick(2.0, heard_at=0.0)[0] == Ask()
+    exchange.lost(1006)
+    dispatch(exchange, "b", now=3.0, timeout=2.0)
+    assert exchange.tick(5.0, heard_at=0.0) == []
+
+
+def test_calls_with_a_timeout_of_their_own_tell_tolerance_nothing():
+    """Case 33."""
+    exchange = tolerant(ratio=0.05)
+    for number in range(10):
+        request = pending(f"own {number}", timeout=0.5, attempts=1)
+        request.is_tolerated = True
+        exchange.dispatched(request, 0.0)
+    for number in range(10):
+        dispatch(exchange, f"id {number}")
+        exchange.received(f"id {number}")
+    assert reconnects(exchange.tick(10.0)) == []
+    request = pending("counted", timeout=0.5, attempts=1)
+    exchange.dispatched(request, 10.0)
+    for number in range(100):
+        answered = pending(f"answered {number}")
+        answered.is_tolerated = True
+        exchange.dispatched(answered, 10.0)
+        exchange.received(answered.id)
+    assert len(reconnects(exchange.tick(20.0))) == 1
 
 
 class ExchangeMachine(RuleBasedStateMachine):

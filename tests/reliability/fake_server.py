@@ -27,18 +27,19 @@ class FakeConnection:
         sock.settimeout(CEILING)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def handshake(self) -> None:
+    def handshake(self, headers: dict[str, str] | None = None) -> None:
         """Accept the upgrade."""
-        self.sock.sendall(self.handshake_answer())
+        self.sock.sendall(self.handshake_answer(headers))
 
-    def handshake_answer(self) -> bytes:
+    def handshake_answer(self, headers: dict[str, str] | None = None) -> bytes:
         """Read the upgrade request; return the answer that accepts it."""
+        told = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items()).encode()
         key = re.search(rb"(?i)sec-websocket-key: *([^\r]+)", self.http_request())
         assert key is not None
         accept = base64.b64encode(hashlib.sha1(key[1] + _GUID).digest())
         return (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n" + told + b"\r\n"
         )
 
     def http_request(self) -> bytes:
@@ -154,10 +155,10 @@ class FakeServer:
         self._connections.append(connection)
         return connection
 
-    def accept(self) -> FakeConnection:
-        """Wait for the next connection and shake hands."""
+    def accept(self, headers: dict[str, str] | None = None) -> FakeConnection:
+        """Wait for the next connection and shake hands; ``headers`` go with the answer."""
         connection = self.accept_raw()
-        connection.handshake()
+        connection.handshake(headers)
         return connection
 
     def is_left_alone(self, seconds: float = MOMENT) -> bool:
