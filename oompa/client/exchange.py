@@ -116,10 +116,6 @@ _decoder = json.JSONDecoder()
 #: Empty lanes are kept up to so many, so that one call after another makes none anew.
 _IDLE_LANES = 8
 
-#: Seconds a server has for a sign of life when it is asked for one: a part of the timeout of an attempt, and at least so many.
-_ANSWER_PART = 0.1
-_SHORTEST_ANSWER = 1.0
-
 #: A request is sent again so many times ``retry_after`` later, drawn between these, so that a crowd does not return in step;
 #: and never sooner than so many seconds, whatever a server says.
 _RETRY_SPREAD = (0.8, 1.2)
@@ -144,6 +140,7 @@ class Exchange:
     Args:
         max_pending: Requests beyond which ``dispatched`` refuses.
         tolerance: When to give a connection up for its timeouts; None: never.
+        answer_time: Seconds the server has for a sign of life when it is asked for one.
         draw: A number between two, as ``random.uniform``.
     """
 
@@ -151,12 +148,14 @@ class Exchange:
         self,
         max_pending: int,
         tolerance: Optional[Tolerance] = None,
+        answer_time: float = 1.0,
         draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._max_pending = max_pending
         self._tolerance = tolerance
         self._pending: Lane = {}
         self._lanes: dict[float, Lane] = {}
+        self._answer_time = answer_time
         self._draw = draw
         self._postponed: list[tuple[float, int, Pending]] = []  # a heap; it may hold some that have settled
         self._ordinals = itertools.count()
@@ -327,7 +326,7 @@ class Exchange:
         since = max(pending.deadline - pending.timeout, self._opened_at)
         if self._is_open and pending.is_sent and heard_at <= since and self._answer_due == float("inf"):
             self._asked_at = now
-            self._answer_due = now + max(_SHORTEST_ANSWER, _ANSWER_PART * pending.timeout)
+            self._answer_due = now + self._answer_time
             effects.append(Ask())
 
     def _answer(self, effects: list[Effect], heard_at: float) -> None:

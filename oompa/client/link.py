@@ -46,6 +46,11 @@ OnProgress = Callable[[Progress], object]
 #: Of ``close_timeout``, what is left to the threads for ending once the closing handshake was given up.
 _ENDING_TIME = 0.25
 
+#: Seconds a server has for a sign of life when it is asked for one: a part of ``timeout``, for the question may be on
+#: its way behind much else, and at least so many.
+_ANSWER_PART = 0.1
+_SHORTEST_ANSWER = 1.0
+
 #: Seconds after which a thread in ``wait_connected`` looks around though nobody woke it.
 _LOOK = 1.0
 
@@ -90,6 +95,7 @@ class Link:
         self._exchange = Exchange(
             options["max_pending"],
             None if tolerance is None else Tolerance(tolerance["ratio"], tolerance["interval"], monotonic()),
+            max(_SHORTEST_ANSWER, _ANSWER_PART * self._timeout),
         )
         self._turns = Turns(self._apply, self._exchange.__len__)
         #: Return when a call is settled or its timeout, in seconds, is over; reads the connection meanwhile.
