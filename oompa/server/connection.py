@@ -39,12 +39,13 @@ from ..wire.channel import Channel
 from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode
 from ..wire.codec import Codec
 from ..wire.frames import Message
-from ..wire.messages import ERR, MISSING, PING, Reply, Request, UnreadableRequest, peer_of, read_request
+from ..wire.messages import ERR, MISSING, PING, Progress, Reply, Request, UnreadableRequest, peer_of, read_request
 from .complaints import Complaints
 from .contexts import NOTHING_SET, work_as
 from .options import ServerOptions
 from .paces import WORTH, Paces
 from .pipeline import INVALID_ARGUMENT, Answer, Pipeline
+from .progress import Report
 from .stand_ins import StandIns
 from .watcher import Watcher
 
@@ -181,6 +182,23 @@ class Connection:
         if left_out is not None:
             self._tell_left_out(left_out)
             self._service.logger.warning(f"{problem} (connection to %s)", *args, peer_of(self))
+
+    def tell_progress(self, request: Request, progress: Progress) -> None:
+        """Tell the client how far a task is. Any thread; never waits."""
+        with self._state:
+            if request.report is None:
+                request.report = Report(request, self._codec, self._watcher)
+        request.report.tell(progress)
+
+    def offer(self, text: bytes) -> bool:
+        """Send what may be lost, unless the peer is slow; returns whether it need not be offered again. Any thread."""
+        if self._channel.is_stalled:
+            return False
+        try:
+            self._channel.post(text)
+        except ChannelClosed:
+            pass
+        return True
 
     def _tell_left_out(self, count: int) -> None:
         if count:

@@ -114,6 +114,8 @@ class Pipeline:
         """
         reply = self.handle(request)
         worker.is_replying = True
+        if request.report is not None:
+            request.report.finish()
         answer = self.write(reply, request.connection)
         self._count(answer[0])
         return answer
@@ -138,6 +140,8 @@ class Pipeline:
         try:
             reply = self.handle(request, raised.append)
             worker.is_replying = True
+            if request.report is not None:
+                request.report.finish()
             return self.write(reply, request.connection)
         finally:
             context.pop(raised.pop())

@@ -7,9 +7,11 @@ a failure ``type`` ERR, ``id``, ``error`` and ``details``. The id is any JSON va
 
 import math
 from json.encoder import encode_basestring
+from time import monotonic
 from typing import Any, Mapping, NamedTuple, Optional, Union
 
 from ..errors import ProtocolError, RemoteError, printable
+from ..options import LONGEST
 from .codec import NESTING_LIMIT, NOT_JSON, Codec, is_deep
 from .lenient import id_in
 
@@ -61,9 +63,12 @@ class Request:
         id: The request's id as it came, ``MISSING`` where it had none. The reply carries it whatever happens to this
             attribute. A request that is sent again has the same id, so a handler can tell.
         connection: The server connection it came on; None in a client's middleware.
+        deadline: When its caller stops waiting, on the monotonic clock; None where that is not known. A copy that comes
+            meanwhile extends it.
+        cancelled: Whether its caller has given it up: a task that takes long may look, and end.
     """
 
-    __slots__ = ("type", "payload", "id", "connection", "_meta")
+    __slots__ = ("type", "payload", "id", "connection", "deadline", "cancelled", "report", "_meta")
 
     def __init__(
         self,
@@ -77,7 +82,27 @@ class Request:
         self.payload = payload
         self.id = id
         self.connection = connection
+        self.deadline: Optional[float] = None
+        self.cancelled = False
+        self.report: Any = None  # of the server's: how far the task is
         self._meta = meta
+
+    def remaining(self) -> Optional[float]:
+        """Seconds its caller still waits, 0 when that is over; None where there is no deadline."""
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+    def progress(self, done: float, total: Optional[float] = None, message: Optional[str] = None) -> None:
+        """Tell the caller how far the task is, if it asked to be told: else, and when nobody is there, it does nothing.
+
+        At most ten a second are sent, the last one wins, and a caller that reads slowly misses some: it never waits. Any
+        thread of the task may call it.
+
+        Raises:
+            TypeError, ValueError: ``done`` or ``total`` is no finite number, or ``message`` no text that can be sent.
+        """
+        tell = getattr(self.connection, "tell_progress", None)
+        if tell is not None and self._meta is not None and self._meta.get("progress") is True:
+            tell(self, checked_progress(done, total, message))
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -161,7 +186,10 @@ def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) 
         raise UnreadableRequest(problem, None if id is MISSING else id)
     request = Request(task, fields.get("payload"), id, connection)
     if "meta" in fields and type(fields["meta"]) is dict:
-        request.meta = fields["meta"]
+        request.meta = meta = fields["meta"]
+        timeout: Any = meta.get("timeout")
+        if type(timeout) in (int, float) and 0 < timeout <= LONGEST:
+            request.deadline = monotonic() + timeout
     return request
 
 
@@ -241,6 +269,20 @@ def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
 def write_cancel(id: str) -> bytes:
     """The text that gives a request up; ``id`` must be letters, digits, ``-`` and ``_``."""
     return b'{"type":"%b","payload":{"id":"%b"}}' % (CANCEL_TYPE.encode(), id.encode())
+
+
+def checked_progress(done: float, total: Optional[float], message: Optional[str]) -> Progress:
+    """What a task tells of how far it is. Raises TypeError or ValueError for what cannot be sent."""
+    for name, value in (("done", done), ("total", total)):
+        if not _is_number(value) and not (value is None and name == "total"):
+            raise TypeError(f"{name} must be a number, not {value!r}")
+        if type(value) is float and not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, not {value!r}")
+    if message is not None and not isinstance(message, str):
+        raise TypeError(f"message must be a string, not {message!r}")
+    if message is not None:
+        message.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate
+    return Progress(done, total, message)
 
 
 def read_progress(payload: Any) -> Optional[Progress]:

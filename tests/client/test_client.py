@@ -926,6 +926,21 @@ def test_progress_is_told_on_the_callback_thread_before_the_end(connect, fake):
     assert heard == [((1, None, None), "oompa-callbacks"), ((2, 3, "more"), "oompa-callbacks"), "done"]
 
 
+def test_a_task_tells_how_far_it_is(serve, connect):
+    heard = []
+
+    def copy(payload):
+        for number in range(1000):
+            current_request().progress(number + 1, 1000, "copying")
+        return current_request().remaining() > 0
+
+    client = connect(serve({"COPY": copy}))
+    assert client.dispatch("COPY", on_progress=heard.append).result(CEILING) is True
+    assert client.call("COPY") is True
+    client.close()
+    assert heard[0] == (1, 1000, "copying") and heard[-1] == (1000, 1000, "copying") and len(heard) < 500
+
+
 @pytest.mark.parametrize("wrong", [{"on_progress": 7}, {"on_progress": lambda: None}, {"key": 7}, {"resend": 0}])
 def test_options_of_a_call_that_are_none_are_type_errors(connect, nowhere, wrong):
     with pytest.raises(TypeError, match=next(iter(wrong))):

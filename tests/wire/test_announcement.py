@@ -10,7 +10,7 @@ def read(headers):
 
 
 def test_what_a_server_tells_is_read_by_a_client():
-    assert read(server_headers(1000)) == Announcement(frozenset({"meta"}), 1000, None)
+    assert read(server_headers(1000)) == Announcement(frozenset({"meta", "progress"}), 1000, None)
 
 
 def test_what_a_client_tells_is_read_by_a_server():

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oompa.errors import ProtocolError
+from oompa.wire import messages as module
 from oompa.wire.codec import NOT_JSON, codec_named
 from oompa.wire.messages import (
     ERR,
@@ -272,6 +273,51 @@ def test_a_result_or_an_error_that_is_not_json_is_refused(codec, value):
 
 
 # Replies in.
+
+
+@pytest.mark.parametrize(
+    "meta, remaining",
+    [({"timeout": 2.5}, 2.5), ({"timeout": 3}, 3.0), ({}, None), (None, None)]
+    + [({"timeout": wrong}, None) for wrong in (0, -1, True, "2", None, 1e300, [])],
+    ids=repr,
+)
+def test_the_timeout_of_a_request_becomes_its_deadline(codec, meta, remaining, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    request = read_request(codec, json.dumps({"type": "ADD", "meta": meta}))
+    assert request.deadline == (None if remaining is None else 100.0 + remaining)
+    assert request.remaining() == remaining and request.cancelled is False
+    now[0] = 200.0
+    assert request.remaining() == (None if remaining is None else 0.0)
+
+
+class Listening:
+    """A connection that keeps what a task tells."""
+
+    remote_address = None
+
+    def __init__(self):
+        self.told = []
+
+    def tell_progress(self, request, progress):
+        self.told.append(progress)
+
+
+def test_progress_is_told_to_who_asked_for_it_alone():
+    for meta, told in [({"progress": True}, [(1, 2, "x"), (3, None, None)]), ({"progress": 1}, []), ({}, []), (None, [])]:
+        request = Request("COPY", connection=Listening(), meta=meta)
+        request.progress(1, 2, "x")
+        request.progress(3)
+        assert request.connection.told == told
+    Request("COPY", meta={"progress": True}).progress(1)  # nobody is there
+
+
+@pytest.mark.parametrize(
+    "wrong", [("1",), (None,), (True,), (float("nan"),), (1, float("inf")), (1, "2"), (1, 2, 3), (1, 2, "\ud800")], ids=repr
+)
+def test_progress_that_cannot_be_sent_is_refused(wrong):
+    with pytest.raises((TypeError, ValueError)):
+        Request("COPY", connection=Listening(), meta={"progress": True}).progress(*wrong)
 
 
 def failure(codec, text):
