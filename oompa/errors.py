@@ -4,7 +4,7 @@
 
     OompaError
     +-- ProtocolError       the peer sent what is not a message of this protocol
-    +-- RemoteError         the server answered ERR; ``.error`` is the value it sent
+    +-- RemoteError         the server answered ERR; ``.error`` is the value it sent, ``.code`` what kind of failure it is
     +-- RequestTimeout      every attempt timed out; also a TimeoutError
     +-- ConnectionLost      the server cannot be talked to; also a ConnectionError
     +-- ClientClosed        the client was closed, or belongs to another process

@@ -8,20 +8,28 @@ request    ``{"type": str, "payload": any, "id": any, "meta": object}``, to the 
            task gets None), ``id``, too (no call waits); ``meta`` is for a server that announces it.
 success    ``{"type": "OK", "id": same, "payload": any}``
 failure    ``{"type": "ERR", "id": same, "error": any, "details": object}``. ``error`` is ``"<ClassName>: <message>"`` of an
-           exception, or any value a task has sent; ``details`` may be left out.
+           exception, or any value a task has sent; ``details`` has ``code`` (gRPC's names in lower case), ``data`` and
+           ``retry_after`` (seconds; nothing has run), each only where known, and may be left out.
 ping       a request of type ``"$OOMPA/PING"`` runs the healthcheck: OK with what it returned, ERR with what it raised
 others     requests of types ``"$OOMPA/INFO"``, ``"$OOMPA/STATS"`` and ``"$OOMPA/SCHEMA"``: the server tells of itself
+cancel     ``{"type": "$OOMPA/CANCEL", "payload": {"id": id}}``, to a server that announces ``cancel``: nobody waits for
+           that request any more. It has no id of its own and no answer.
+progress   ``{"type": "$OOMPA/PROGRESS", "id": id, "payload": {"done": number, "total": number or null, "message": string or
+           null}}``, to a client whose request has ``"progress": true`` in ``meta``
 =========  ==========================================================================================================
 
 - The id is any JSON value and comes back as it went; replies come in any order. A request that is sent again has the same id,
   and is not run twice while its first copy is queued or running on the same connection.
 - JSON is strict: NaN, Infinity and lone surrogates are none, and values are nested 1,000 deep at the most. What cannot be read
   is answered with an ERR, with ``"id": null`` where none is to be found, and the connection lives on.
+- ``meta`` has ``timeout`` (seconds the client waits for this attempt), ``key`` (equal for requests that are one and the same),
+  ``progress``, and whatever a client adds.
 - Keys that are not known are ignored, and by clients messages whose type begins with ``"$OOMPA/"``.
 - The 101 of a server has ``Oompa-Features`` (what it understands beyond the original, such as ``meta``) and
   ``Oompa-Max-Message-Size`` (bytes); a client's request has that and ``Oompa-Client``, an id that stays the same while the
   client lives. Either may be left out.
-- A message of more bytes than the other end takes ends the connection with 1009. A server that stops closes with 1000, upon
+- A message of more bytes than the other end has announced is refused where it is made: by the client's call, or with an ERR
+  instead of the reply. Where nothing was announced it ends the connection with 1009. A server that stops closes with 1000, upon
   which clients connect again, as they do after a connection that just ended (1006).
 - A task may run more than once: a client sends again what has no reply, after a timeout or on its next connection.
 

@@ -723,7 +723,7 @@ class TestMessages:
     def refused(self, attack: Attack, peer: RawPeer, text: str | bytes, *ids: Any, opcode: int = TEXT) -> str:
         """Send a message, hold the reply against ERR with one of the ids, and return the error."""
         reply = attack.request(peer, text, opcode)
-        assert set(reply) == {"type", "id", "error"}
+        assert set(reply) == {"type", "id", "error", "details"} and set(reply["details"]) == {"code"}
         assert reply["type"] == "ERR"
         assert any(reply["id"] == one and type(reply["id"]) is type(one) for one in ids), reply["id"]
         assert isinstance(reply["error"], str) and reply["error"]
