@@ -51,6 +51,9 @@ _ENDING_TIME = 0.25
 _ANSWER_PART = 0.1
 _SHORTEST_ANSWER = 1.0
 
+#: Bytes of a request from which on copying it once instead of twice is worth a view.
+_LARGE = 65536
+
 #: Seconds after which a thread in ``wait_connected`` looks around though nobody woke it.
 _LOOK = 1.0
 
@@ -566,7 +569,7 @@ class Link:
         """Raises ValueError for more than the server takes."""
         text = pending.text
         if channel.takes_meta:
-            text = b"".join((memoryview(text)[:-1], pending.meta))
+            text = text[:-1] + pending.meta if len(text) < _LARGE else b"".join((memoryview(text)[:-1], pending.meta))
         if len(text) > channel.taken:
             text = _bare(pending, channel.taken, len(text))
         post = channel.post

@@ -186,7 +186,7 @@ def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) 
         raise UnreadableRequest(problem, None if id is MISSING else id)
     request = Request(task, fields.get("payload"), id, connection)
     if "meta" in fields and type(fields["meta"]) is dict:
-        request.meta = meta = fields["meta"]
+        request._meta = meta = fields["meta"]  # not the property: it costs as much as all of this
         timeout: Any = meta.get("timeout")
         if type(timeout) in (int, float) and 0 < timeout <= LONGEST:
             request.deadline = monotonic() + timeout
