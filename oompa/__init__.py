@@ -5,9 +5,8 @@ The house has three wings and a landing:
 - ``oompa.wire``: what both ends speak: values as JSON, requests and replies, frames, a WebSocket after its handshake.
 - ``oompa.client``: calls out, Futures back, and a connection that mends itself.
 - ``oompa.server``: a schema of tasks behind a WebSocket, and its health behind HTTP.
-- On the landing is what users open: this module, the command ``oompa.cli``, ``oompa.gunicorn``, ``stub``, ``errors``,
-  ``schema``; and what any wing may use:
-  ``options``, ``emitter``, ``threads``, ``callables``.
+- On the landing is what users open: this module, the command in ``oompa.cli``, ``oompa.gunicorn``, ``stub``, ``errors``,
+  ``schema``; and what any wing may use: ``options``, ``emitter``, ``threads``, ``callables``.
 
 The wings stand on the wire and do not know each other. The path of one call:
 

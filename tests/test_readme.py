@@ -1,14 +1,17 @@
 """README.md's code blocks run, in order, as a reader would run them; its commands are those CI runs."""
 
 import logging
+import os
 import pathlib
 import re
+import shlex
 import subprocess
+import sys
 
 import needs
 import pytest
-from conftest import CEILING, DESCRIBED
-from deployed import deployed
+from conftest import CEILING, DESCRIBED, wait_until
+from deployed import answers, deployed
 from ports import reserved_port
 
 from oompa import Client, wire
@@ -44,6 +47,26 @@ def test_the_first_server_runs_when_it_is_copied_into_a_file(tmp_path):
     with deployed(str(file), "{port}") as server:
         with Client(f"ws://127.0.0.1:{server.port}") as client:
             assert client.call("ADD", {"x": 1, "y": 6}) == 7
+
+
+def test_the_first_server_is_served_and_called_from_a_shell(tmp_path):
+    (tmp_path / "calculator.py").write_text(blocks("python")[0])
+    (serve, call) = next(block for block in blocks("sh") if "oompa serve" in block).splitlines()
+    serve, said = serve.partition(" &")[0], call.rpartition("# ")[2]
+    with reserved_port() as port:
+        path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+        shell = {"cwd": tmp_path, "env": {**os.environ, "PATH": path}, "text": True}
+        server = subprocess.Popen([*shlex.split(serve), "--bind", f"127.0.0.1:{port}"], stderr=subprocess.PIPE, **shell)
+        try:
+            assert "serving calculator:server" in server.stderr.readline()
+            wait_until(lambda: answers(port))
+            done = subprocess.run(["sh", "-c", call.replace("9000", str(port))], capture_output=True, **shell)
+            assert (done.stdout.strip(), done.stderr) == (said, "")
+        finally:
+            server.terminate()
+            told = server.communicate(timeout=CEILING)[1]
+    assert any(line.startswith("ADD ") and " ok in " in line for line in told.splitlines())
+    assert server.returncode == 0
 
 
 @pytest.mark.parametrize("number, said", [(0, '{"type":"OK","id":"1","payload":7}'), (1, "7")], ids=["browser", "Node"])

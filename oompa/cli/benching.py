@@ -174,9 +174,15 @@ def kind_of(error: BaseException) -> str:
 
 def _show_progress(threads: "Sequence[threading.Thread]", turn: Turn, now: Callable[[], float]) -> None:
     """Return when all threads have ended; a bar on stderr meanwhile, where that is a terminal."""
-    with click.progressbar(length=1000, file=sys.stderr, label="calling", hidden=not sys.stderr.isatty()) as bar:
-        for each in threads:
-            while each.is_alive():
-                each.join(_LOOK)
-                bar.update(int(1000 * turn.done(now())) - bar.pos)
+    if not sys.stderr.isatty():
+        return _join(threads, lambda: None)
+    with click.progressbar(length=1000, file=sys.stderr, label="calling") as bar:
+        _join(threads, lambda: bar.update(int(1000 * turn.done(now())) - bar.pos))
         bar.update(1000 - bar.pos)
+
+
+def _join(threads: "Sequence[threading.Thread]", look: Callable[[], None]) -> None:
+    for each in threads:
+        while each.is_alive():
+            each.join(_LOOK)
+            look()

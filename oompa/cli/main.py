@@ -91,12 +91,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: "list[str]", output: Output) -> int:
+    if not arguments:
+        click.echo(_manual(), err=True)
+        return USAGE
     try:
         code = oompa.main(arguments, prog_name="oompa", standalone_mode=False, obj=output)
         return code if isinstance(code, int) else DONE
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return USAGE
     except click.ClickException as error:
         context: Optional[click.Context] = getattr(error, "ctx", None)
         hint = "" if context is None else f" (see {context.command_path} --help)"
@@ -124,6 +124,10 @@ def _run(arguments: "list[str]", output: Output) -> int:
             raise
         output.error(f"{type(error).__name__}: {printable(str(error))} (OOMPA_TRACEBACK=1 shows where)", "other", FAILED)
         return FAILED
+
+
+def _manual() -> str:
+    return oompa.get_help(click.Context(oompa, info_name="oompa"))
 
 
 def _remote(error: RemoteError) -> str:

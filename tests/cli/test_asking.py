@@ -90,7 +90,7 @@ def test_an_error_of_a_task_is_one_line_and_exits_with_1(oompa, url):
         (["call", "ECHO", "--key", "x"], "--key belongs to a certificate"),
         (["call", "ECHO", "--cacert", "/nowhere"], "the certificates cannot be read"),
         (["call", "ECHO", "--timeout", "0"], "0.0 is not in the range x>0"),
-        (["call", "ECHO", "--tmeout", "1"], "Did you mean '--timeout'?"),
+        (["call", "ECHO", "--tmeout", "1"], "Did you mean"),
         (["pong"], "there is no command 'pong'; did you mean 'ping'?"),
         (["dance"], "there is no command 'dance'; the commands are serve, call"),
     ],
@@ -99,6 +99,11 @@ def test_what_cannot_be_meant_exits_with_2(oompa, url, arguments, said):
     code, out, err = oompa(*arguments)
     assert (code, out) == (2, "")
     assert said in err and err.count("\n") == 1
+
+
+def test_without_arguments_the_manual_is_shown(oompa):
+    code, out, err = oompa()
+    assert (code, out) == (2, "") and err.startswith("Usage: oompa ") and "Exit codes" in err
 
 
 def test_without_a_url_the_remedy_is_told(oompa, monkeypatch):
