@@ -90,7 +90,8 @@ def doc_of(factory: Factory) -> str:
     """The docstring of a factory's function, without its indentation; empty where it has none of its own."""
     function, _ = function_of(factory)
     is_described = inspect.isroutine(function) or isinstance(function, type)
-    return inspect.cleandoc(function.__doc__ or "") if is_described else ""
+    doc = inspect.cleandoc(function.__doc__ or "") if is_described else ""
+    return doc.encode(errors="backslashreplace").decode()  # lone surrogates are no JSON
 
 
 def schemas_of(factory: Factory) -> tuple[Json, Json]:
@@ -131,9 +132,16 @@ def _arguments(parameters: "list[inspect.Parameter]") -> Json:
 
 def _argument(parameter: inspect.Parameter) -> Json:
     found = {} if parameter.annotation is parameter.empty else schema_of(parameter.annotation)
-    if parameter.default is None or isinstance(parameter.default, (bool, int, str)):
+    if _is_told(parameter.default):
         found = {**found, "default": parameter.default}
     return found
+
+
+def _is_told(value: Any) -> bool:
+    """Whether a value is simple, and JSON."""
+    if type(value) is str:
+        return value.isprintable()
+    return value is None or type(value) in (bool, int)
 
 
 # What an annotation tells.
@@ -154,7 +162,7 @@ def schema_of(annotation: Any, depth: int = _DEPTH) -> Json:
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [schema_of(each, depth - 1) for each in arguments]}
     if origin is typing.Literal:
-        return {"enum": list(arguments)} if all(type(each) in (str, int, bool, type(None)) for each in arguments) else {}
+        return {"enum": list(arguments)} if all(map(_is_told, arguments)) else {}
     if origin in _ARRAYS:
         return _array(origin, arguments, depth)
     if origin in _OBJECTS:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oompa import Schema, Server
-from oompa.server.asyncapi import document, schema_of, schemas_of
+from oompa.server.asyncapi import doc_of, document, schema_of, schemas_of
 
 SPECS = pathlib.Path(__file__).parent.parent / "interop" / "node_modules" / "@asyncapi" / "specs"
 
@@ -50,6 +50,7 @@ class Tree(TypedDict):
         (dict, {"type": "object", "additionalProperties": True}),
         (Literal["a", 1], {"enum": ["a", 1]}),
         (Literal[b"a"], {}),
+        (Literal["a\ud800"], {}),
         (Point, {"type": "object", "properties": {"x": {"type": "number"}, "label": {"type": "string"}}}),
         (["not hashable"], {}),
     ],
@@ -94,6 +95,16 @@ def test_arguments_of_a_task_are_keys_of_its_payload():
     assert schemas_of(schema["ANY"])[0] == {"type": "object", "properties": {}}
     schema.add("BUILTIN", dict)
     assert schemas_of(schema["BUILTIN"]) == ({"type": "object"}, {})
+
+
+def test_what_is_not_json_is_not_told():
+    def odd(x="\ud800", y={1}, z=float("nan"), w=1):
+        """\ud800"""
+
+    schema = Schema()
+    schema.add("ODD", odd)
+    assert schemas_of(schema["ODD"])[0]["properties"] == {"x": {}, "y": {}, "z": {}, "w": {"default": 1}}
+    assert doc_of(schema["ODD"]) == "\\ud800"
 
 
 def test_a_plain_factory_takes_what_its_argument_says():
