@@ -6,12 +6,12 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import Dict, List, Literal, Optional
+from typing import Dict, List, Literal, Optional, get_args
 
 import needs
 import pytest
 from conftest import CEILING
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oompa import Client, Schema, Server
@@ -158,6 +158,7 @@ hostile = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(hostile, unique=True, max_size=6), hostile, hostile, st.lists(hostile, unique=True, max_size=4))
 def test_hostile_names_give_legal_code_that_sends_them(types, title, doc, keys):
     def factory(payload):
@@ -167,7 +168,8 @@ def test_hostile_names_give_legal_code_that_sends_them(types, title, doc, keys):
     told = document(title, "", "/", dict.fromkeys(types, factory))
     for task in types:
         request = told["channels"]["oompa"]["messages"][f"{task}.request"]["payload"]["properties"]
-        request["payload"] = {"properties": dict.fromkeys(keys, {}), "required": keys[::2], "additionalProperties": False}
+        properties = {key: {"enum": [doc, key]} for key in keys}
+        request["payload"] = {"properties": properties, "required": keys[::2], "additionalProperties": False}
     namespace = {"__name__": "stub"}
     text = module_text(told)
     exec(compile(text, "stub", "exec"), namespace)
@@ -175,6 +177,9 @@ def test_hostile_names_give_legal_code_that_sends_them(types, title, doc, keys):
     methods = [name for name, value in vars(cls).items() if callable(value)]
     assert len(methods) == len(types)
     assert not set(methods) & set(dir(Client))
+    for name in methods if keys else ():
+        hints = [eval(hint, namespace) for hint in getattr(cls, name).__annotations__.values()][:-1]
+        assert {get_args(each) for each in hints} == {get_args(Literal[doc, key]) for key in keys}
     sent = []
     fake = type("Fake", (), {"dispatch": lambda self, *args: sent.append(args)})()
     for name in methods:
