@@ -555,6 +555,26 @@ def test_the_parked_keeper_naps_the_longer_the_less_can_be_to_do(claim, is_dozin
     assert module._nap(module._Claim[claim], is_dozing) == seconds
 
 
+def test_the_lead_is_not_lost_with_an_heir_whose_time_ends_while_it_is_passed_on(monkeypatch):
+    turns = Turns(apply=None, expected=int)
+    turns._channel, turns._leader = FakeChannel(), "another"
+    waiting = threading.Thread(target=turns.wait_for, args=(AwaitedCall(), 0.05), daemon=True)
+    waiting.start()
+    wait_until(lambda: turns._line)
+    pop_heir = turns._line.pop_heir
+
+    def slowly():
+        heir = pop_heir()
+        wait_until(lambda: heir.is_gone)
+        waiting.join(0.2)  # long enough to see that nothing is in line and that it does not lead
+        return heir
+
+    monkeypatch.setattr(turns._line, "pop_heir", slowly)
+    turns._step_down("another", None)
+    waiting.join(CEILING)
+    assert turns._leader is None
+
+
 # Calls that are settled by somebody who does not read.
 
 
