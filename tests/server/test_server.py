@@ -993,9 +993,8 @@ def test_a_default_that_cannot_be_called_is_refused(default):
 
 @pytest.mark.parametrize("first, second", [([1], [True]), ({"a": 0}, {"a": False}), ([0.0], [0]), ([[1]], [[True]])], ids=str)
 def test_ids_that_are_equal_in_python_alone_are_two(serve, peer, first, second):
-    release = threading.Event()
-    talking = peer(serve({"TASK": lambda payload: release.wait(CEILING) and payload}))
+    both = threading.Barrier(2)
+    talking = peer(serve({"TASK": lambda payload: both.wait(CEILING) + 1 and payload}))
     ask(talking, {"type": "TASK", "id": first, "payload": 1})
-    ask(talking, {"type": "TASK", "id": second, "payload": 2})
-    release.set()
+    ask(talking, {"type": "TASK", "id": second, "payload": 2})  # while the first one runs
     assert sorted(answer(talking)["payload"] for _ in range(2)) == [1, 2]
