@@ -36,7 +36,7 @@ from ..emitter import Emitter
 from ..errors import printable
 from ..wire.announcement import Announcement
 from ..wire.channel import Channel
-from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode
+from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode, check_close
 from ..wire.codec import Codec
 from ..wire.frames import Message
 from ..wire.messages import ERR, MISSING, PING, Progress, Reply, Request, UnreadableRequest, peer_of, read_request
@@ -165,7 +165,12 @@ class Connection:
         return self._channel.is_open
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Start the closing handshake, from any thread, without waiting; after ``close_timeout`` the connection is cut."""
+        """Start the closing handshake, from any thread, without waiting; after ``close_timeout`` the connection is cut.
+
+        Raises:
+            TypeError, ValueError: No close frame carries the code, or the reason is no string.
+        """
+        check_close(code, reason)
         self._channel.close(code, reason)
         with self._changed:
             if self._closing is not None or self._ended:

@@ -13,7 +13,7 @@ import flask
 
 from ..emitter import Emitter, Listenable
 from ..logs import get_logger
-from ..options import Signature, Unpack, complete, count_or_none
+from ..options import Signature, Unpack, complete, count_or_none, seconds
 from ..schema import Factory
 from ..wire.channel import Channel
 from ..wire.closing import CloseCode
@@ -216,9 +216,12 @@ class Server(Listenable):
 
         Returns:
             A Future that is done when everything is closed.
+
+        Raises:
+            TypeError, ValueError: The timeout is no number of seconds.
         """
         closed: Future[None] = Future()
-        limit = self.drain_timeout if timeout is None else timeout
+        limit = self.drain_timeout if timeout is None else timeout and seconds("timeout", timeout)
         threading.Thread(target=self._close, args=(limit, closed), name="oompa-closing", daemon=True).start()
         return closed
 

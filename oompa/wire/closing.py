@@ -1,6 +1,7 @@
 """How a connection ends: close codes and what they mean for what was sent (:rfc:`6455#section-7.4`)."""
 
 import enum
+from typing import Any
 
 from ..errors import printable
 
@@ -44,6 +45,14 @@ _RECEIVED_CODES = frozenset(CloseCode) - {CloseCode.NO_STATUS_RECEIVED, CloseCod
 def may_be_received(code: int) -> bool:
     """Whether a close frame may carry ``code``: one of the registry's, or of those left to libraries and applications."""
     return code in _RECEIVED_CODES or 3000 <= code <= 4999
+
+
+def check_close(code: Any, reason: Any) -> None:
+    """Raise TypeError or ValueError for what no close frame carries (:rfc:`6455#section-5.5.1`)."""
+    if isinstance(code, bool) or not isinstance(code, int) or not isinstance(reason, str):
+        raise TypeError(f"a connection is closed with a code and a string as the reason, not with {code!r} and {reason!r}")
+    if not may_be_received(code):
+        raise ValueError(f"no close frame carries the code {code}: use 1000, or one from 3000 to 4999 of your own")
 
 
 class ChannelClosed(Exception):

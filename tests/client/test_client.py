@@ -653,20 +653,34 @@ def test_interpreter_exit_with_an_unclosed_client_is_prompt_and_silent(serve, no
 
 
 FORK_SCRIPT = """
-import os, sys
+import os, sys, threading
+from concurrent.futures import wait
 from oompa import Client, ClientClosed
 client = Client(sys.argv[1])
 assert client.call("ECHO", 1) == 1
+done, told = client.dispatch("ECHO", 1), threading.Event()
+assert done.result() == 1
+done.add_done_callback(lambda call: told.set())  # there is a callback thread
+assert told.wait(5)
 pending = client.dispatch("SLEEP", {"seconds": 0.3})
+holder = threading.Thread(target=client._emitter._lock.acquire)
+holder.start()
+holder.join()
 child = os.fork()
 if child == 0:
     status = 0
-    for use in (lambda: client.call("ECHO", 2), lambda: pending.result(1), client.start):
+    uses = [lambda: client.call("ECHO", 2), lambda: pending.result(1), client.start]
+    uses += [lambda: pending.add_done_callback(print), lambda: wait([pending])]
+    for use in uses:
         try:
             use()
             status = 1
         except ClientClosed as error:
             assert "fork" in str(error)
+    client.on("reconnected", print).off("reconnected")  # another thread of the parent holds its lock
+    ran = threading.Event()
+    done.add_done_callback(lambda call: ran.set())
+    status |= not ran.wait(5)
     client.close()
     with Client(sys.argv[1]) as own:
         assert own.call("ECHO", 3) == 3

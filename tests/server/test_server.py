@@ -998,3 +998,12 @@ def test_ids_that_are_equal_in_python_alone_are_two(serve, peer, first, second):
     ask(talking, {"type": "TASK", "id": first, "payload": 1})
     ask(talking, {"type": "TASK", "id": second, "payload": 2})  # while the first one runs
     assert sorted(answer(talking)["payload"] for _ in range(2)) == [1, 2]
+
+
+@pytest.mark.parametrize(("timeout", "error"), [(float("nan"), ValueError), (-1, ValueError), ("1", TypeError)])
+def test_a_server_is_not_closed_with_a_timeout_that_is_none(serve, peer, timeout, error):
+    server = serve()
+    with pytest.raises(error, match="timeout"):
+        server.close(timeout)
+    assert ask(peer(server), {"type": "ECHO", "id": 1, "payload": 2}) is None
+    server.close(0).result(CEILING)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from oompa.wire.closing import BLAMING_CODES, CloseCode
+from oompa.wire.closing import BLAMING_CODES, CloseCode, check_close
 
 NAMED_CODES = {
     "NORMAL_CLOSURE": 1000,
@@ -35,3 +35,20 @@ def test_a_code_that_names_a_fault_of_what_was_sent_blames_it(code):
 @pytest.mark.parametrize("code", [1000, 1001, 1005, 1006, 1010, 1011, 1012, 1013, 3000, 4000, 4999])
 def test_no_other_code_blames_what_was_sent(code):
     assert code not in BLAMING_CODES
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 3000, 4999])
+def test_what_a_close_frame_carries_passes(code):
+    check_close(code, "done")
+
+
+@pytest.mark.parametrize("code", [0, 999, 1005, 1006, 2999, 5000, 70000, -1])
+def test_a_code_that_no_close_frame_carries_is_refused(code):
+    with pytest.raises(ValueError, match=str(code)):
+        check_close(code, "")
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, None), (1000, b"done"), ("1000", ""), (True, ""), (None, "")])
+def test_what_is_no_code_and_no_reason_is_refused(code, reason):
+    with pytest.raises(TypeError, match="code and a string"):
+        check_close(code, reason)
