@@ -89,14 +89,16 @@ def interrupted(use, on_alarm):
 
     on_alarm(interrupt)
     try:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.004))
-            while armed:
-                use()
-        except KeyboardInterrupt:
-            pass
-    except KeyboardInterrupt:  # on the last line of the handler above
+        _repeat(use, armed)
+    except KeyboardInterrupt:
         pass
+
+
+def _repeat(use, armed):
+    """In a frame of its own: some versions of Python raise in a loop as if beside the ``try`` around it."""
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.004))
+    while armed:
+        use()
 
 
 def test_others_are_told_whatever_interrupts_the_thread_that_settles_their_calls(serve, connect, on_alarm, interrupts):
