@@ -1,0 +1,51 @@
+"""The pytest plugin, in a pytest of its own."""
+
+import os
+import subprocess
+import sys
+
+TESTS = """
+import sys
+
+from_oompa = sorted(name for name in sys.modules if name.split(".")[0] == "oompa")
+
+
+def test_nothing_is_imported_before_it_is_asked_for():
+    assert set(from_oompa) <= {"oompa", "oompa.version", "oompa.pytest_plugin"}
+
+
+def test_connect(oompa_connect, oompa_serve, oompa_stub):
+    from oompa import Client, Server
+
+    server = Server({"ADD": sum})
+    assert oompa_connect(server).call("ADD", [1, 2]) == 3
+    with Client(oompa_serve(server)) as client:
+        assert client.call("ADD", [3, 4]) == 7
+    stub = oompa_stub({"ADD": 5})
+    assert oompa_connect(stub).call("ADD", [1, 2]) == 5
+    assert stub.calls == [("ADD", [1, 2])]
+    server.close().result()
+
+
+def test_unexpected(oompa_connect, oompa_stub):
+    future = oompa_connect(oompa_stub({"ADD": 5})).dispatch("MUL", 2)
+    assert future.exception(10) is not None
+"""
+
+
+def run_pytest(tmp_path, *arguments):
+    (tmp_path / "test_it.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "oompa.pytest_plugin", *arguments, "test_it.py"]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100).stdout
+
+
+def test_the_fixtures_end_with_the_test_and_a_stub_fails_the_one_that_was_not_as_scripted(tmp_path):
+    output = run_pytest(tmp_path)
+    assert "3 passed, 1 error" in output, output
+    assert "unexpected: MUL 2" in output
+
+
+def test_the_fixtures_work_on_several_workers(tmp_path):
+    output = run_pytest(tmp_path, "-p", "xdist", "-n", "2")
+    assert "3 passed, 1 error" in output, output
