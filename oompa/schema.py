@@ -1,6 +1,6 @@
 """The application schema: which function runs which task type."""
 
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from .callables import checked
 
@@ -21,15 +21,26 @@ class Schema(dict[str, Factory]):
         @schema.task("ADD")
         def add(x, y):
             return x + y
+
+    Args:
+        validate: Whether payloads are checked against the annotations of :meth:`task` and :meth:`add`, see ``oompa.typed``;
+            needs the extra ``typed``.
     """
+
+    def __init__(self, *args: Any, validate: bool = False, **factories: Factory) -> None:
+        super().__init__(*args, **factories)
+        self._validate = validate
 
     def __setitem__(self, type: str, factory: Factory) -> None:
         super().__setitem__(type, checked(f"the factory of {type!r}", factory))
 
-    def task(self, type: str) -> Callable[[Function], Function]:
+    def task(self, type: str, *, validate: Optional[bool] = None) -> Callable[[Function], Function]:
         """Make the decorated function run ``type``; the payload's keys become its keyword arguments.
 
         A request without a payload calls it without arguments.
+
+        Args:
+            validate: Whether the payload is checked against the annotations; None: as the schema says.
 
         Raises:
             TypeError: ``type`` is no string, such as the function itself where the brackets are missing.
@@ -38,12 +49,12 @@ class Schema(dict[str, Factory]):
         self._check_new(type)
 
         def decorate(function: Function) -> Function:
-            self.add(type, function)
+            self.add(type, function, validate=validate)
             return function
 
         return decorate
 
-    def add(self, type: str, factory: Callable[..., Any]) -> None:
+    def add(self, type: str, factory: Callable[..., Any], *, validate: Optional[bool] = None) -> None:
         """Let ``factory`` run ``type``: :meth:`task` without the decorator.
 
         Raises:
@@ -52,6 +63,11 @@ class Schema(dict[str, Factory]):
         """
         self._check_new(type)
         function = checked(f"the factory of {type!r}", factory)
+        if self._validate if validate is None else validate:
+            from .typed import validated
+
+            self[type] = validated(type, function)
+            return
 
         def run(payload: Any) -> Any:
             if payload is None:

@@ -1,0 +1,102 @@
+"""Payloads that are checked against annotations."""
+
+import enum
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+
+import pytest
+
+from oompa import RemoteError, Schema, Server
+from oompa.testing import connect
+
+pytest.importorskip("msgspec")
+from oompa.typed import ValidationError  # noqa: E402
+
+
+@dataclass
+class Item:
+    """What is bought."""
+
+    name: str
+    price: int
+
+
+class Colour(enum.Enum):
+    """What may be chosen."""
+
+    RED = "red"
+
+
+def test_the_error_tells_the_place():
+    schema = Schema()
+
+    @schema.task("BUY", validate=True)
+    def buy(items: list[Item]) -> int:
+        return sum(item.price for item in items)
+
+    assert schema["BUY"]({"items": [{"name": "a", "price": 2}, {"name": "b", "price": 3}]}) == 5
+    with pytest.raises(ValidationError, match=r"Expected `int`, got `str` - at `\$\.items\[1\]\.price`") as caught:
+        schema["BUY"]({"items": [{"name": "a", "price": 2}, {"name": "b", "price": "3"}]})
+    assert caught.value.code == "invalid_argument"
+
+
+@pytest.mark.parametrize("payload", [None, [], {}, {"x": 1}, {"x": 1, "y": "2"}, {"x": 1, "y": 2, "z": 3}])
+def test_what_is_not_as_annotated_is_refused(payload):
+    schema = Schema(validate=True)
+    schema.add("ADD", add)
+    with pytest.raises(ValidationError):
+        schema["ADD"](payload)
+
+
+def add(x: int, y: int) -> int:
+    """The sum."""
+    return x + y
+
+
+def test_a_default_stays_the_functions_own():
+    schema = Schema(validate=True)
+    default = [1]
+
+    @schema.task("SAME")
+    def same(x: list[int] = default) -> bool:
+        return x is default
+
+    assert schema["SAME"](None) is True
+    assert schema["SAME"]({"x": [1]}) is False
+
+
+def test_a_task_may_stand_apart_from_its_schema():
+    schema = Schema(validate=True)
+    schema.task("FREE", validate=False)(add)
+    assert schema["FREE"]({"x": "a", "y": "b"}) == "ab"
+
+
+def test_results_become_json():
+    schema = Schema(validate=True)
+    now = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    schema.add("ALL", lambda: [Item("a", 1), Decimal("1.5"), Colour.RED, now, uuid.UUID(int=1)])
+    assert schema["ALL"](None) == [
+        {"name": "a", "price": 1},
+        "1.5",
+        "red",
+        "2020-01-01T00:00:00Z",
+        "00000000-0000-0000-0000-000000000001",
+    ]
+
+
+def test_what_has_no_name_cannot_be_validated():
+    with pytest.raises(TypeError, match=r"\*args"):
+        Schema(validate=True).add("ANY", lambda *args: 1)
+
+
+def test_the_client_is_told():
+    schema = Schema(validate=True)
+    schema.add("ADD", add)
+    server = Server(schema)
+    with connect(server) as client:
+        assert client.call("ADD", {"x": 1, "y": 2}) == 3
+        with pytest.raises(RemoteError, match=r"ValidationError: Expected `int`, got `str` - at `\$\.y`"):
+            client.call("ADD", {"x": 1, "y": "2"})
+    server.close().result()
