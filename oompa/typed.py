@@ -11,6 +11,10 @@ from typing import Any, Callable, Union, get_type_hints
 import msgspec
 
 
+#: Results that are JSON as they are.
+_PLAIN = frozenset({int, str, bool, float, type(None)})
+
+
 class ValidationError(ValueError):
     """A payload is not what its task is annotated with; the message tells where, such as ``$.items[3].price``."""
 
@@ -27,16 +31,19 @@ def validated(type: str, function: Callable[..., Any]) -> Callable[[Any], Any]:
         TypeError: A parameter cannot be given by name, or an annotation is none that msgspec can check.
     """
     model = _model_of(type, function)
-    convert, unset = msgspec.convert, msgspec.UNSET
-    names = model.__struct_fields__
+    convert, asdict, unset = msgspec.convert, msgspec.structs.asdict, msgspec.UNSET
+    has_defaults = bool(model.__struct_defaults__)
 
     def run(payload: Any) -> Any:
         try:
             checked = convert({} if payload is None else payload, model, dec_hook=_decoded)
         except msgspec.ValidationError as error:
             raise ValidationError(str(error)) from None
-        arguments = {name: value for name in names if (value := getattr(checked, name)) is not unset}
-        return msgspec.to_builtins(function(**arguments), enc_hook=_encoded)
+        arguments = asdict(checked)
+        if has_defaults:
+            arguments = {name: value for name, value in arguments.items() if value is not unset}
+        result = function(**arguments)
+        return result if result.__class__ in _PLAIN else msgspec.to_builtins(result, enc_hook=_encoded)
 
     return run
 

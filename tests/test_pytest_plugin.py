@@ -33,8 +33,9 @@ def test_unexpected(oompa_connect, oompa_stub):
 """
 
 
-def run_pytest(tmp_path, *arguments):
-    (tmp_path / "test_it.py").write_text(TESTS)
+def run_pytest(tmp_path, *arguments, write=True):
+    if write:
+        (tmp_path / "test_it.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "oompa.pytest_plugin", *arguments, "test_it.py"]
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100).stdout
@@ -49,3 +50,16 @@ def test_the_fixtures_end_with_the_test_and_a_stub_fails_the_one_that_was_not_as
 def test_the_fixtures_work_on_several_workers(tmp_path):
     output = run_pytest(tmp_path, "-p", "xdist", "-n", "2")
     assert "3 passed, 1 error" in output, output
+
+
+def test_the_coverage_of_a_user_is_whole(tmp_path):
+    (tmp_path / "calculator.py").write_text(
+        "from oompa import Schema, Server\n\nschema = Schema()\n\n\n@schema.task('ADD')\n"
+        "def add(x, y):\n    return x + y\n\n\nserver = Server(schema)\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "from calculator import server\n\n\ndef test_add(oompa_connect):\n"
+        "    assert oompa_connect(server).call('ADD', {'x': 1, 'y': 2}) == 3\n    server.close().result()\n"
+    )
+    output = run_pytest(tmp_path, "-p", "pytest_cov", "--cov=calculator", "--cov-report=term", write=False)
+    assert "100%" in output and "1 passed" in output, output
