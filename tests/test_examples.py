@@ -58,3 +58,8 @@ def test_existing_flask_app_runs_under_the_development_server():
         assert get(server.port, "/") == (200, "an ordinary page")
         with Client(f"ws://127.0.0.1:{server.port}/tasks") as client:
             assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
+
+
+def test_the_tests_of_the_calculator_pass():
+    shown = run("pytest", "-q", "-p", "no:cacheprovider", "examples/test_calculator.py")
+    assert "3 passed" in shown.stdout, shown.stdout
