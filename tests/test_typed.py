@@ -100,3 +100,32 @@ def test_the_client_is_told():
         with pytest.raises(RemoteError, match=r"ValidationError: Expected `int`, got `str` - at `\$\.y`"):
             client.call("ADD", {"x": 1, "y": "2"})
     server.close().result()
+
+
+class Model:
+    """Has the two methods of a pydantic model, as far as they are used."""
+
+    def __init__(self, name):
+        self.name = name
+
+    @classmethod
+    def model_validate(cls, value):
+        if not isinstance(value, str):
+            raise ValueError("a name is a string")
+        return cls(value)
+
+    def model_dump(self, mode):
+        assert mode == "json"
+        return self.name
+
+
+def test_models_check_and_dump_themselves():
+    schema = Schema(validate=True)
+
+    @schema.task("GREET")
+    def greet(who: list[Model]) -> list[Model]:
+        return who[:1]
+
+    assert schema["GREET"]({"who": ["a", "b"]}) == ["a"]
+    with pytest.raises(ValidationError, match=r"a name is a string - at `\$\.who\[1\]`"):
+        schema["GREET"]({"who": ["a", 2]})
