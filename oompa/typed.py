@@ -10,7 +10,6 @@ from typing import Any, Callable, Union, get_type_hints
 
 import msgspec
 
-
 #: Results that are JSON as they are.
 _PLAIN = frozenset({int, str, bool, float, type(None)})
 
