@@ -57,6 +57,10 @@ class ProtocolError(OompaError):
         self.id = id
 
 
+class ValidationError(ValueError):
+    """A payload is not what its task is annotated with; the message tells where, such as ``$.items[3].price``."""
+
+
 class RemoteError(OompaError):
     """The server answered with ERR.
 

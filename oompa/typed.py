@@ -10,15 +10,10 @@ from typing import Any, Callable, Union, get_type_hints
 
 import msgspec
 
+from .errors import ValidationError
+
 #: Results that are JSON as they are.
 _PLAIN = frozenset({int, str, bool, float, type(None)})
-
-
-class ValidationError(ValueError):
-    """A payload is not what its task is annotated with; the message tells where, such as ``$.items[3].price``."""
-
-    #: For a caller that has to tell one error from another.
-    code = "invalid_argument"
 
 
 def validated(type: str, function: Callable[..., Any]) -> Callable[[Any], Any]:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping, Optional, Union
 from flask import Flask
 
 from ..callables import checked, forgets_to_return
-from ..errors import HealthcheckFailed, RemoteError, TaskError, printable
+from ..errors import HealthcheckFailed, RemoteError, TaskError, ValidationError, printable
 from ..schema import Factory, is_misfit
 from ..wire.codec import NOT_JSON, Codec, is_longer, place_of_fault
 from ..wire.messages import ERR, OK, PING, Reply, Request, describe, titled, write_reply
@@ -279,7 +279,8 @@ class Pipeline:
             details = _UNAVAILABLE
             self._logger.warning("the healthcheck failed%s: %s", mark, printable(describe(error)))
         else:
-            details = INVALID_ARGUMENT if is_misfit(error) else _INTERNAL
+            is_theirs = isinstance(error, ValidationError) or is_misfit(error)
+            details = INVALID_ARGUMENT if is_theirs else _INTERNAL
             self._logger.error("task %s raised%s", titled(task, id, connection), mark, exc_info=error)
         return describe(error) if error_id is None else _hidden(error_id), dict(details)
 

@@ -408,7 +408,8 @@ class TestTheNodeClientOnOurServer:
         replies = [arguments for name, arguments in client.events() if name.startswith(("OK:", "ERR:"))]
         [ok], [err] = replies
         assert ok == {"type": "OK", "id": ok["id"], "payload": 7}
-        assert err == {"type": "ERR", "id": err["id"], "error": 'Unknown request type: "MEOW"'}
+        told = {"error": 'Unknown request type: "MEOW"', "details": {"code": "unimplemented"}}
+        assert err == {"type": "ERR", "id": err["id"], **told}
         names = [name for name, _ in client.events()]
         assert f"OK:{ok['id']}" in names and f"ERR:{err['id']}" in names
 
