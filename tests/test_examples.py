@@ -1,5 +1,6 @@
 """Each file of examples/ runs, as its first lines say it does."""
 
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,9 @@ GUNICORN = ("-m", "gunicorn", "--threads", "64", "--no-control-socket", "-b", "1
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, "-W", "error", "-m", *arguments], capture_output=True, timeout=30, text=True)
+    environment = {**os.environ, "PYTEST_ADDOPTS": ""}  # which is for this run alone
+    command = [sys.executable, "-W", "error", "-m", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, timeout=30, text=True)
 
 
 def test_calculator_client_starts_a_server_of_its_own():
