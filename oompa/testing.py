@@ -18,7 +18,7 @@ from typing import Any, Iterator, Mapping, NamedTuple
 from urllib.parse import quote
 
 from .client.client import Client
-from .errors import RemoteError, TaskError
+from .errors import RemoteError
 from .logs import get_logger
 from .server.embedded import EmbeddedServer
 from .server.server import Server
@@ -159,7 +159,7 @@ class Stub(Server):
             self._closing.wait(reply.seconds)
             reply = reply.reply
         if isinstance(reply, RemoteError):
-            raise TaskError(reply.error)
+            raise RemoteError(reply.error, reply.details)  # one of its own for each call, as for a gateway
         if isinstance(reply, BaseException):
             raise reply
         return reply(payload) if callable(reply) else reply

@@ -50,10 +50,11 @@ def test_a_stub_names_what_was_unexpected_and_what_never_came():
 
 
 def test_a_remote_error_of_the_table_is_what_the_client_gets():
-    with Stub({"DIV": RemoteError({"reason": "zero"})}) as stub, connect(stub) as client:
+    zero = RemoteError({"reason": "zero"}, {"code": "out_of_range"})
+    with Stub({"DIV": zero}) as stub, connect(stub) as client:
         with pytest.raises(RemoteError) as caught:
             client.call("DIV")
-    assert caught.value.error == {"reason": "zero"}
+    assert (caught.value.error, caught.value.code) == ({"reason": "zero"}, "out_of_range")
 
 
 def test_a_ping_is_not_a_call():

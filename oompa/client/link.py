@@ -94,12 +94,7 @@ class Link:
         self._plain_meta = self._writer.write_meta(self._timeout)
         self._max_message_size = options["max_message_size"]
         self._callbacks = Callbacks(logger)
-        tolerance = options["tolerance"]
-        self._exchange = Exchange(
-            options["max_pending"],
-            None if tolerance is None else Tolerance(tolerance["ratio"], tolerance["interval"], monotonic()),
-            max(_SHORTEST_ANSWER, _ANSWER_PART * self._timeout),
-        )
+        self._exchange = _exchange_of(options)
         self._turns = Turns(self._apply, self._exchange.__len__)
         #: Return when a call is settled or its timeout, in seconds, is over; reads the connection meanwhile.
         self.wait_for: Callable[[Settled, Optional[float]], None] = self._turns.wait_for
@@ -292,6 +287,7 @@ class Link:
         with self._state:
             pending, channel = self._exchange.cancelled(id), self._channel
         if pending is not None:
+            self._turns.hurry()
             self._tell_given_up(channel, pending)
             self._look_drained()
 
@@ -312,8 +308,9 @@ class Link:
         """Run a function that does not wait: on the main thread's behalf the timer, for no signal interrupts that one."""
         if is_main() and self._timer.is_started and not self._is_foreign and not self.closing.is_set():
             self._timer.run(function)
-        else:
-            function()
+            if not self.closing.is_set():
+                return  # the timer ends after that is set, and runs what it has been brought by then
+        function()
 
     def check_owned(self) -> None:
         """Raise ClientClosed in a fork: replies come to the parent."""
@@ -561,6 +558,7 @@ class Link:
                     self._turns.rouse()
             else:
                 effect.pending.future.settle(error=effect.error)
+                self._turns.hurry()
                 self._tell_given_up(channel, effect.pending)
         if effects and self._is_draining:
             self._look_drained()
@@ -591,6 +589,15 @@ class Link:
                 pending.future.settle(error=error)
         with self._state:
             self._exchange.cancelled(pending.id)
+
+
+def _exchange_of(options: ClientOptions) -> Exchange:
+    tolerance = options["tolerance"]
+    return Exchange(
+        options["max_pending"],
+        None if tolerance is None else Tolerance(tolerance["ratio"], tolerance["interval"], monotonic()),
+        max(_SHORTEST_ANSWER, _ANSWER_PART * options["timeout"]),
+    )
 
 
 def _bare(pending: Pending, limit: int, size: int) -> bytes:

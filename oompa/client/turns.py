@@ -32,11 +32,10 @@ lock. What wakes a sleeper is a leader that steps down in its favour, the settli
 import threading
 from collections import deque
 from enum import Enum
-from threading import get_ident
 from time import monotonic
 from typing import Callable, Optional, Protocol
 
-from .. import threads
+from ..threads import is_main
 from ..wire.channel import Channel
 from ..wire.closing import ChannelClosed
 from ..wire.frames import Message
@@ -246,12 +245,20 @@ class Turns:
         """There is something to read that nobody may wait for: the keeper is to look whether it is needed. Any thread."""
         release(self._keeper_waker)
 
+    def hurry(self) -> None:
+        """A call was settled, and not by its reply: its caller may be the one that reads, on the main thread, where a signal
+        that beats keeps a read from ending with its tick. Any thread."""
+        with self._lock:  # as long as there is a channel here its descriptor is open
+            if self._channel is not None:
+                self._channel.hurry()
+
     def _lead(self, me: _Waiter, deadline: Optional[float]) -> None:
         """Read until the call is settled, its time is over or the channel ends."""
         channel, call, apply = self._channel, me.call, self._apply
         assert channel is not None
-        # A read that a signal interrupts begins its tick anew; a wait before it does not.
-        tick = TICK if get_ident() == threads.main_id else None
+        # A read that a signal interrupts begins its tick anew; a wait before it does not. Where there is no deadline of the
+        # caller's own the wait is spared, which a call would feel: whoever settles the call meanwhile hurries the read.
+        tick = TICK if deadline is not None and is_main() else None
         closed: Optional[ChannelClosed] = None
         try:
             while not call.is_settled:

@@ -27,7 +27,8 @@ class Addressee(Protocol):
 class Report:
     """What one task tells.
 
-    ``_lock`` guards what is to be sent, and whether the watcher is to send it. Nothing is sent under it.
+    ``_lock`` guards what is to be sent, and whether the watcher is to send it. Nothing is sent under it. It is re-entrant for a
+    finalizer that comes in between.
 
     Args:
         request: Whose task; its ``connection`` may change meanwhile.
@@ -37,7 +38,7 @@ class Report:
         self._request = request
         self._codec = codec
         self._watcher = watcher
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._latest: Optional[Progress] = None
         self._due = 0.0
         self._is_timed = False

@@ -72,6 +72,8 @@ class Channel:
         self.post = outbox.post
         #: ``abort(reason)``: see :meth:`Outbox.abort`.
         self.abort = outbox.abort
+        #: ``hurry()``: see :meth:`PlainStream.hurry`. Not once the channel may be released.
+        self.hurry = stream.hurry
 
     # Receiving: one thread at a time.
 
@@ -105,6 +107,7 @@ class Channel:
                 # One step as far as signals go: bytes that have left the kernel are in _chunks when a handler raises.
                 self._chunks.extend(map(self._recv, inbound.reads))
         except BlockingIOError:
+            self._stream.calm()
             return []
         except (OSError, ValueError) as error:  # ValueError: the descriptor is closed
             self._fault = str(error)

@@ -4,6 +4,7 @@ Reading blocks in the kernel, at most one ``tick`` (SO_RCVTIMEO), so a read is o
 blocks: it takes what the kernel takes. What a stream raises is OSError.
 """
 
+import os
 import select
 import socket
 import ssl
@@ -39,8 +40,23 @@ class PlainStream:
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         self._poll_readable = poll.poll  # made once, for the one thread that reads
+        self._is_hurried = False
         #: ``recv(size)``: some bytes, ``b""`` at the end, BlockingIOError after a tick of silence.
         self.recv = sock.recv
+
+    def hurry(self) -> None:
+        """Have a read that a signal interrupts return, instead of beginning its tick anew (:pep:`475`). Any thread.
+
+        Only ``recv`` minds whether the descriptor blocks.
+        """
+        os.set_blocking(self._sock.fileno(), False)
+        self._is_hurried = True  # behind it: whoever sees this makes the descriptor block again
+
+    def calm(self) -> None:
+        """Let reads block again. The thread that reads alone."""
+        if self._is_hurried:
+            self._is_hurried = False
+            os.set_blocking(self._sock.fileno(), True)
 
     def set_tick(self, tick: Optional[float]) -> None:
         """Let ``recv`` block for so many seconds at most; None: for ever."""
@@ -94,6 +110,12 @@ class TlsStream:
         #: Whether an interrupted ``recv`` may have lost bytes.
         self.is_reading = False
         self._send_waits_for = select.POLLOUT
+
+    def hurry(self) -> None:
+        """Nothing: a read waits by polling, and keeps its tick."""
+
+    def calm(self) -> None:
+        """Nothing."""
 
     def set_tick(self, tick: Optional[float]) -> None:
         """As for a plain stream."""

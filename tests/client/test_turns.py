@@ -40,6 +40,9 @@ class FakeChannel:
     def set_tick(self, tick):
         self.tick = tick
 
+    def hurry(self):
+        pass
+
     def receive(self, timeout=None):
         assert self._exclusive.acquire(blocking=False), "two threads read at once"
         try:

@@ -161,7 +161,16 @@ def close(client):
     client.close()
 
 
-@pytest.mark.parametrize("limited", [call_in_vain, result, exception, wait_in_vain, close])
+def cancelled_elsewhere(client):
+    future = client.dispatch("HANG")
+    canceller = threading.Timer(LIMIT, future.cancel)
+    canceller.start()
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result()
+    canceller.join()
+
+
+@pytest.mark.parametrize("limited", [call_in_vain, result, exception, wait_in_vain, close, cancelled_elsewhere])
 def test_time_limits_hold_on_the_main_thread_while_a_signal_beats(serve, connect, beat, limited):
     hang = threading.Event()
     server = serve({"ECHO": lambda payload: payload, "HANG": lambda payload: hang.wait(CEILING)}, ping_interval=None)

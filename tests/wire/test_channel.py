@@ -62,6 +62,12 @@ class FakeStream:
     def set_tick(self, tick):
         self.tick = tick
 
+    def hurry(self):
+        self.calls.append("hurry")
+
+    def calm(self):
+        self.calls.append("calm")
+
     def recv(self, size):
         assert not self.is_closed
         if self.is_shut:
