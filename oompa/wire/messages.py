@@ -185,10 +185,11 @@ def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) 
         problem = f'the "type" of a request must be a string, not {_json_name(task)}'
         raise UnreadableRequest(problem, None if id is MISSING else id)
     request = Request(task, fields.get("payload"), id, connection)
-    if "meta" in fields and type(fields["meta"]) is dict:
-        request._meta = meta = fields["meta"]  # not the property: it costs as much as all of this
+    meta = fields.get("meta")
+    if type(meta) is dict:
+        request._meta = meta  # not the property: it costs as much as all of this
         timeout: Any = meta.get("timeout")
-        if type(timeout) in (int, float) and 0 < timeout <= LONGEST:
+        if (type(timeout) is int or type(timeout) is float) and 0 < timeout <= LONGEST:
             request.deadline = monotonic() + timeout
     return request
 
