@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import selectors
 import socket
 import struct
@@ -23,6 +24,8 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 CEILING = 5.0
 """Seconds any one wait may take unless its caller says otherwise."""
 
+#: gunicorn's own errors end their head with a bare line feed under Python 3.14, whose ``textwrap.dedent`` takes the other away.
+_END_OF_HEAD = re.compile(rb"\r\n\r?\n")
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _READ_SIZE = 1 << 18
 
@@ -222,10 +225,10 @@ class RawPeer:
             EOFError: the connection ended first.
         """
         deadline = time.monotonic() + timeout
-        while b"\r\n\r\n" not in self._received:
+        while (end := _END_OF_HEAD.search(self._received)) is None:
             self._more(deadline)
-        head, _, _ = bytes(self._received).partition(b"\r\n\r\n")
-        del self._received[:len(head) + 4]
+        head = bytes(self._received[:end.start()])
+        del self._received[:end.end()]
         first, *lines = head.decode("latin-1").split("\r\n")
         version, status, _ = (first + " ").split(" ", 2)
         assert version.startswith("HTTP/1."), first

@@ -183,6 +183,9 @@ def eventually(condition, timeout=10.0):
     return True
 """
 
+    #: Python 3.12 and newer warn of each fork of a process with threads, which is what these scripts are about.
+    WARNINGS = "default,ignore:This process:DeprecationWarning"
+
     def __init__(self, code: str, port: int) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-c", self.PRELUDE + code, f"ws://127.0.0.1:{port}"],
@@ -190,7 +193,7 @@ def eventually(condition, timeout=10.0):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "default"},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": self.WARNINGS},
         )
         self.pid = self._process.pid
 

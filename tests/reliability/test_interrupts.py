@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 
+import needs
 import pytest
 from conftest import CEILING
 
@@ -103,6 +104,7 @@ def _repeat(use, armed):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interrupt in a weak reference's callback
 def test_others_are_told_whatever_interrupts_the_thread_that_settles_their_calls(serve, connect, on_alarm, interrupts):
+    needs.locks_that_signals_leave_alone()
     client = connect(serve().port, timeout=1.0, attempts=1, tolerance=None, reconnect_interval=0.002)
     others = Others(client, wait, wait_for_several, as_completed, call_back)
 

@@ -99,8 +99,9 @@ def test_arguments_of_a_task_are_keys_of_its_payload():
 
 def test_what_is_not_json_is_not_told():
     def odd(x="\ud800", y={1}, z=float("nan"), w=1):
-        """\ud800"""
+        pass
 
+    odd.__doc__ = "\ud800"  # Python 3.14 compiles no such docstring
     schema = Schema()
     schema.add("ODD", odd)
     assert schemas_of(schema["ODD"])[0]["properties"] == {"x": {}, "y": {}, "z": {}, "w": {"default": 1}}
