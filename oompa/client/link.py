@@ -256,7 +256,9 @@ class Link:
         waker.acquire()
         self._wakers[id(waker)] = waker  # a single step, here and below: no lock
         try:
-            while not self._meets_connection(deadline):
+            while True:  # see turns of loops within a try
+                if self._meets_connection(deadline):
+                    return
                 waker.acquire(timeout=max(0.0, min(_LOOK, deadline - monotonic())))
         finally:
             self._wakers.pop(id(waker), None)
@@ -337,8 +339,9 @@ class Link:
         waker.acquire()
         self._wakers[id(waker)] = waker  # a single step, here and below: no lock
         try:
-            while waiting := [pending for pending in waiting if not pending.future.is_settled]:
-                if self._refusal is not None or monotonic() >= deadline:
+            while True:  # see turns of loops within a try
+                waiting = [pending for pending in waiting if not pending.future.is_settled]
+                if not waiting or self._refusal is not None or monotonic() >= deadline:
                     break
                 waker.acquire(timeout=max(0.0, min(_LOOK, deadline - monotonic())))
         finally:

@@ -23,10 +23,12 @@ leads, or neither; ``is_gone`` when it waits no more. The keeper reads, or is *p
 
 What signal handlers interrupt is the main thread, a caller. Whatever interrupts it, ``wait_for`` marks its waiter as gone in a
 single step, before the steps that may be interrupted, too: nobody passes the lead to a waiter that is gone, and the parked
-keeper takes it from one. ``with _lock`` is safe, for the lock is no Python code, and re-entrant for handlers that call. A waker
-that an interrupted thread was to release costs a second: every sleep looks around after ``_LOOK``, the parked keeper's, too.
-A leader that is interrupted with messages in hand aborts the channel. Wakers are released, and reading happens, without the
-lock. What wakes a sleeper is a leader that steps down in its favour, the settling of its call, ``rouse``, or its timeout.
+keeper takes it from one. ``with _lock`` is safe, for the lock is no Python code, and re-entrant for handlers that call. A
+waker that an interrupted thread was to release costs a second: every sleep looks around after ``_LOOK``, the parked keeper's,
+too. A leader that is interrupted with messages in hand aborts the channel. Loops within a ``try`` are ``while True``: of
+others the jump back is outside of it on CPython 3.12 and 3.13 (https://github.com/python/cpython/issues/130279). Wakers are
+released, and reading happens, without the lock. What wakes a sleeper is a leader that steps down in its favour, the settling
+of its call, ``rouse``, or its timeout.
 """
 
 import threading
@@ -156,7 +158,9 @@ class Turns:
         deadline = None if timeout is None else monotonic() + timeout
         me = _Waiter(call)
         try:
-            while not call.is_settled:
+            while True:
+                if call.is_settled:
+                    return
                 if deadline is not None and deadline <= monotonic():
                     if self.is_dozing:
                         self.rouse()
@@ -261,7 +265,9 @@ class Turns:
         tick = TICK if deadline is not None and is_main() else None
         closed: Optional[ChannelClosed] = None
         try:
-            while not call.is_settled:
+            while True:
+                if call.is_settled:
+                    break
                 wait = tick
                 if deadline is not None:
                     left = deadline - monotonic()

@@ -216,7 +216,9 @@ class Outbox:
     def _drain(self, wait: bool) -> bool:
         """Write what waits; False when the peer is slow and ``wait`` is not set. A fault aborts. Needs ``_writing``."""
         try:
-            while self.abort_reason is None:
+            while True:  # see client/turns of loops within a try
+                if self.abort_reason is not None:
+                    break
                 if self._unsent is not None:
                     if not wait:
                         return False
