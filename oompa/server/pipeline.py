@@ -14,8 +14,9 @@ from flask import Flask
 from ..callables import checked, forgets_to_return
 from ..errors import HealthcheckFailed, RemoteError, TaskError, ValidationError, printable
 from ..schema import Factory, is_misfit
-from ..wire.codec import NOT_JSON, Codec, is_longer, place_of_fault
+from ..wire.codec import NESTING_LIMIT, NOT_JSON, TOO_DEEP, Codec, is_deep, place_of_fault
 from ..wire.messages import ERR, OK, PING, Reply, Request, describe, titled, write_reply
+from ..wire.sizes import is_longer
 from .contexts import Worker
 from .verdicts import mistake_in, value_of, verdict_of
 
@@ -190,10 +191,13 @@ class Pipeline:
         taken = None if connection is None else connection.announced.max_message_size
         if taken is not None and taken < limit:
             limit = taken
+        value = reply.payload if reply.error is None else reply.error
         try:
-            if is_longer(reply.payload if reply.error is None else reply.error, limit):
+            if is_longer(value, limit):
                 return self._write_failure(reply, self._too_large(reply, connection, "", limit), _TOO_LARGE, limit)
             text = write_reply(self._codec, reply)
+            if len(text) > NESTING_LIMIT and type(value) is not str and is_deep(text):
+                raise ValueError(TOO_DEEP)  # no client would read it
         except Exception as error:  # a subclass of dict or list may raise whatever it likes
             return self._write_failure(reply, self._not_json(reply, connection, error), _INTERNAL, limit)
         if len(text) > limit:

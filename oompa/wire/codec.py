@@ -12,7 +12,7 @@ import json
 import json.encoder
 import math
 from itertools import accumulate
-from typing import Any, Callable, Iterable, Iterator, Optional, Protocol, Union
+from typing import Any, Callable, Iterable, Optional, Protocol, Union
 
 #: What decoding and encoding raise: ValueError (its subclasses JSONDecodeError and UnicodeError among them) for text and
 #: values that are not JSON or nested too deep, TypeError for a type that has no JSON form.
@@ -21,7 +21,8 @@ NOT_JSON = (ValueError, TypeError)
 #: Levels of a value, in either direction. Beyond, the stack of a thread may be too small.
 NESTING_LIMIT = 1000
 
-_TOO_DEEP = f"nested more than {NESTING_LIMIT} deep"
+#: What is said of a value beyond.
+TOO_DEEP = f"nested more than {NESTING_LIMIT} deep"
 
 #: Called for a value that has no JSON form, as ``json.dumps(default=)``: returns one that has.
 Default = Callable[[Any], Any]
@@ -69,12 +70,12 @@ class JsonCodec:
         try:
             return "".join(self._chunks(value)).encode()
         except RecursionError:
-            raise ValueError(f"{_TOO_DEEP}, or contains itself") from None
+            raise ValueError(f"{TOO_DEEP}, or contains itself") from None
 
     def decode(self, text: Union[str, bytes]) -> Any:
         """The value of a JSON text."""
         if len(text) > NESTING_LIMIT and is_deep(text):
-            raise ValueError(_TOO_DEEP)
+            raise ValueError(TOO_DEEP)
         if isinstance(text, bytes):
             text = text.decode()
         try:
@@ -84,7 +85,7 @@ class JsonCodec:
         except StopIteration:
             value = self._decoder.decode(text)
         except RecursionError:  # the stack of this thread was deep already
-            raise ValueError(_TOO_DEEP) from None
+            raise ValueError(TOO_DEEP) from None
         if "\\" in text and "\\u" in text and not _is_encodable(value):
             raise ValueError("a lone surrogate is not JSON")
         return value
@@ -115,11 +116,7 @@ def _is_encodable(value: Any) -> bool:
 
 
 _SCALARS = frozenset({str, int, bool, type(None)})
-_NUMBERS = frozenset({int, float, bool, type(None)})
 _CONTAINERS = (dict, list, tuple)
-
-#: Items from which on it pays to look first whether all are numbers, which takes a fourth of looking at each.
-_MANY = 16
 
 
 def _is_plain(value: Any) -> bool:
@@ -137,77 +134,6 @@ def _is_plain(value: Any) -> bool:
     if kind is not list and kind is not tuple:
         return False
     return _SCALARS.issuperset(map(type, value)) or all(map(_is_plain, value))
-
-
-def is_longer(value: Any, limit: int) -> bool:
-    """Whether the JSON text of ``value`` is surely longer than ``limit`` bytes, told without making it.
-
-    A list that holds one string a thousand times takes little memory itself, but its text may take a gigabyte, and encoding
-    it stops every thread meanwhile.
-
-    Raises:
-        ValueError: It is nested too deep, or contains itself.
-    """
-    kind = type(value)
-    if kind is int or kind is str:
-        return kind is str and len(value) > limit
-    if not isinstance(value, _CONTAINERS):
-        return False
-    size, level, levels = 0, [value], 0
-    while level:
-        levels += 1
-        _check_level(value, level, levels)
-        below: list[Any] = []
-        for container in level:
-            size += 2 * len(container)  # each item has a separator and at least one byte
-            items = container.values() if isinstance(container, dict) else container
-            are_numbers = len(container) > _MANY and _NUMBERS.issuperset(map(type, items))
-            for item in () if are_numbers else items:
-                if type(item) is str:
-                    size += len(item)
-                elif isinstance(item, _CONTAINERS):
-                    below.append(item)
-            if size > limit:
-                return True
-        level = below
-    return False
-
-
-#: Containers of one level from which on it is worth a look whether some are the same: only then can what contains itself grow
-#: faster than it is walked through.
-_WIDE = 1000
-
-
-def _check_level(value: Any, level: list[Any], levels: int) -> None:
-    """Raise ValueError where ``level``, the containers so many levels down in ``value``, is too deep, or shows a circle."""
-    is_repeated = len(level) > _WIDE and len(set(map(id, level))) < len(level)
-    if (is_repeated or levels > NESTING_LIMIT) and _contains_itself(value):
-        raise ValueError("contains itself")
-    if levels > NESTING_LIMIT:
-        raise ValueError(_TOO_DEEP)
-
-
-def _contains_itself(value: Any) -> bool:
-    """Whether a container is among those within it; looks into each once."""
-    path, done, stack = {id(value)}, set(), [(value, _containers_in(value))]
-    while stack:
-        container, rest = stack[-1]
-        inner = next(rest, None)
-        if inner is None:
-            stack.pop()
-            path.discard(id(container))
-            done.add(id(container))
-        elif id(inner) in path:
-            return True
-        elif id(inner) not in done:
-            path.add(id(inner))
-            stack.append((inner, _containers_in(inner)))
-    return False
-
-
-def _containers_in(container: Any) -> Iterator[Any]:
-    items = container.values() if isinstance(container, dict) else container
-    return (item for item in items if isinstance(item, _CONTAINERS))
 
 
 #: One kind of brackets stands for both.
@@ -298,7 +224,7 @@ class MsgspecCodec:
         """The value of a JSON text."""
         decode = self._decode
         if len(text) > NESTING_LIMIT and is_deep(text):
-            raise ValueError(_TOO_DEEP)
+            raise ValueError(TOO_DEEP)
         try:
             return decode(text)
         except Exception:

@@ -517,6 +517,16 @@ def test_a_result_that_contains_itself_is_called_that(build):
     assert fields["error"] == "the result is not JSON: ValueError: contains itself"
 
 
+@pytest.mark.parametrize("value", [[*range(20), "deep"], {"a": 0, "b": "deep"}], ids=["far behind", "beside"])
+def test_a_result_that_no_client_would_read_is_refused(build, value):
+    deep = 7
+    for _ in range(1001):
+        deep = [deep]
+    result = [deep if item == "deep" else item for item in value] if isinstance(value, list) else {**value, "b": deep}
+    _, fields = written(build(max_reply_size=2**24), Reply(OK, "7", result))
+    assert "nested more than 1000 deep" in fields["error"]
+
+
 @pytest.mark.parametrize("function", [lambda payload: sleep(), lambda payload: (yield)], ids=["coroutine", "generator"])
 def test_a_coroutine_that_a_plain_function_returns_is_told_as_what_it_is(build, caplog, function):
     """Case 41."""
