@@ -30,6 +30,7 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from .client.call import Call as Call
     from .client.client import Client as Client
+    from .client.pool import Pool as Pool
     from .errors import ClientClosed as ClientClosed
     from .errors import ConnectionLost as ConnectionLost
     from .errors import HealthcheckFailed as HealthcheckFailed
@@ -55,6 +56,7 @@ _HOMES = {
     "ConnectionLost": ".errors",
     "HealthcheckFailed": ".errors",
     "OompaError": ".errors",
+    "Pool": ".client.pool",
     "ProtocolError": ".errors",
     "RemoteError": ".errors",
     "Reply": ".wire.messages",

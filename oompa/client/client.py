@@ -11,7 +11,7 @@ from ..options import Signature, Unpack, complete, flag, seconds
 from ..wire.messages import MISSING, PING, Request
 from .address import Url
 from .call import Call
-from .link import Link, OnProgress, Wishes
+from .link import Carrier, Link, OnProgress, Wishes
 from .middleware import CallNext, Middleware, before, check_meta, own_meta
 from .options import CLIENT_OPTIONS, ClientOptions
 
@@ -55,11 +55,15 @@ class Client(Listenable):
         )
         self._methods = _checked_methods(methods)
         self._middleware: tuple[Middleware, ...] = ()
-        self._link = Link(url, settings, self._emitter, _logger)
+        self._link = self._carrier(url, settings)
         # No close at exit: the threads are daemons, and the interpreter shall not wait for a server.
         weakref.finalize(self, self._link.abandon).atexit = False
         if not settings["no_server"]:
             self._link.start()
+
+    def _carrier(self, url: Any, settings: ClientOptions) -> Carrier:
+        """What carries the calls: one connection, where a :class:`~oompa.client.pool.Pool` has several."""
+        return Link(url, settings, self._emitter, _logger)
 
     def start(self) -> None:
         """Connect, after ``no_server=True``. Does not wait. Raises ClientClosed on a closed client."""
@@ -222,8 +226,7 @@ class Client(Listenable):
         self.close()
 
     def __repr__(self) -> str:
-        state = "connected" if self.is_connected else self._link.state
-        return f"<{type(self).__name__} to {self._link.shown}, {state}, {len(self._link)} pending>"
+        return f"<{type(self).__name__} to {self._link.shown}, {self._link.state}, {len(self._link)} pending>"
 
     def __getattr__(self, name: str) -> Callable[..., Call]:
         # Bound at each use: a method kept on the client would keep the client from being collected.

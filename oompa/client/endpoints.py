@@ -49,6 +49,16 @@ class Endpoints:
         return rotated(interleaved(found, family), self._attempts)
 
 
+class HomeFirst(Endpoints):
+    """Of one among several clients, each of which has a URL that is its own: the first."""
+
+    def urls(self, urls: Sequence[T]) -> list[T]:
+        """Begun at its own at every other attempt, for at the one between it was just lost there."""
+        self._attempts += 1
+        is_home = self._attempts % 2 == 0 or len(urls) < 2
+        return rotated(urls, 0 if is_home else 1 + self._attempts // 2 % (len(urls) - 1))
+
+
 def rotated(items: Sequence[T], start: int) -> list[T]:
     """The items, begun at ``start``, which may exceed their number."""
     start %= len(items) or 1

@@ -53,12 +53,21 @@ class Owner(Protocol):
 class Keeper(OwnedThread):
     """Keeps one link connected until it is closed."""
 
-    def __init__(self, owner: Owner, url: Url, options: ClientOptions, turns: Turns, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        url: Url,
+        options: ClientOptions,
+        endpoints: Endpoints,
+        turns: Turns,
+        logger: logging.Logger,
+    ) -> None:
         super().__init__("oompa-keeper", self._keep)
         self._owner = owner
         self._url = url
-        self._endpoints = Endpoints()
+        self._endpoints = endpoints
         self._shown = ""  # of the server it is connected to
+        self._places = 1  # how many URLs the last attempt could choose from
         self._options = options
         self._proxy = proxy_options(options["proxy"])
         self._turns = turns
@@ -102,7 +111,7 @@ class Keeper(OwnedThread):
         except BaseException as error:  # a callable for the URL or headers that raises or exits, no memory
             self._failed(_unexpected(error), was_lost)
             return None
-        self._backoff.succeeded()
+        self._backoff.succeeded(self._places)
         return channel
 
     def _tell_opened(self, was_lost: bool) -> None:
@@ -115,6 +124,7 @@ class Keeper(OwnedThread):
         given = headers() if callable(headers) else headers
         checked = check_headers({} if given is None else given)
         addresses: list[Address] = parse_urls(url() if callable(url) else url)
+        self._places = len(addresses)
         opening = ClientOpening(
             self._endpoints.urls(addresses),
             headers={**checked, **self._announcement},

@@ -15,8 +15,9 @@ import logging
 import os
 import threading
 import weakref
+from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple, Optional, Protocol, Sequence, Union
 
 from ..callables import checked
 from ..emitter import Emitter
@@ -32,6 +33,7 @@ from ..wire.messages import ERR, OK, PROGRESS_TYPE, Progress, RequestWriter, rea
 from .address import Url, parse_urls
 from .call import AwaitedCall, Call, release
 from .callbacks import Callbacks
+from .endpoints import Endpoints
 from .exchange import Ask, Effect, Exchange, Pending, Reconnect, Send, own_copy
 from .options import ClientOptions
 from .timer import Timer
@@ -77,13 +79,72 @@ class Wishes(NamedTuple):
     on_progress: Optional[OnProgress] = None
 
 
-class Link:
-    """Its threads hold the link and never the client, so an unreferenced client can end."""
+class Farewell(NamedTuple):
+    """What is left to do of closing: the connection to see off, and when to give up waiting for its other end."""
 
-    def __init__(self, url: Url, options: ClientOptions, emitter: Emitter, logger: logging.Logger) -> None:
+    channel: Optional[Channel]
+    deadline: float
+
+
+class Carrier(Protocol):
+    """What a client needs of what carries its calls: a :class:`Link`, or several."""
+
+    @property
+    def shown(self) -> str:
+        """Where it leads, as messages tell it."""
+
+    @property
+    def state(self) -> str:
+        """Whether it is connected, or what it does instead, in a few words."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection."""
+
+    def __len__(self) -> int:
+        """How many calls are pending."""
+
+    def start(self) -> None:
+        """Connect, and stay connected."""
+
+    def wait_connected(self, timeout: Optional[float]) -> None:
+        """Return when there is a connection."""
+
+    def dispatch(self, type: str, payload: Any, wishes: Optional[Wishes] = None, owner: Any = None) -> Call:
+        """Send a request, now or when there is a connection."""
+
+    def call(self, type: str, payload: Any, wishes: Optional[Wishes] = None) -> Any:
+        """Send a request and wait."""
+
+    def drain(self, timeout: Optional[float]) -> bool:
+        """Take no new calls, wait until those that are pending have settled, and close."""
+
+    def close(self) -> None:
+        """Fail what is pending, close and end the threads."""
+
+    def abandon(self) -> None:
+        """Close, on a thread of its own, and return at once."""
+
+
+class Link:
+    """Its threads hold the link and never the client, so an unreferenced client can end.
+
+    Args:
+        endpoints: Which of the URLs comes first; None: a random one, and another one each time.
+    """
+
+    def __init__(
+        self,
+        url: Url,
+        options: ClientOptions,
+        emitter: Emitter,
+        logger: logging.Logger,
+        endpoints: Optional[Endpoints] = None,
+    ) -> None:
         #: What messages tell of where it leads.
-        self.shown = "a URL that is asked for" if callable(url) else ", ".join(each.shown for each in parse_urls(url))
+        self.shown = shown_of(url)
         self._url: Url = checked("url", url) if callable(url) else url if isinstance(url, str) else tuple(url)
+        self._endpoints = Endpoints() if endpoints is None else endpoints
         self._options = options
         self._codec = codec_named(options["codec"], options["default"])
         self._writer = RequestWriter(self._codec)
@@ -132,7 +193,7 @@ class Link:
             if self._refusal is not None:
                 raise ClientClosed(self._refusal)
             if self._keeper is None:
-                self._keeper = Keeper(self, self._url, self._options, self._turns, self._logger)
+                self._keeper = Keeper(self, self._url, self._options, self._endpoints, self._turns, self._logger)
         self._timer.start()
         self._keeper.start()
 
@@ -235,10 +296,17 @@ class Link:
 
     @property
     def state(self) -> str:
-        """What the client does while it is not connected, in a word or two."""
+        """Whether the client is connected, or what it does instead, in a word or two."""
+        if self.is_connected:
+            return "connected"
         if self._refusal is not None:
             return "closed"
-        return "not started" if self._keeper is None else "refused" if self._exchange.is_refused else "connecting"
+        return "not started" if self._keeper is None else "refused" if self.is_refused else "connecting"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server has refused this client, and calls fail at once."""
+        return self._exchange.is_refused
 
     def __len__(self) -> int:
         """How many calls are pending."""
@@ -251,19 +319,26 @@ class Link:
             ConnectionLost: There is none within ``timeout`` seconds, or the server refuses this client; with the reason.
             ClientClosed: The client is closed.
         """
-        deadline = float("inf") if timeout is None else monotonic() + timeout
-        waker = threading.Lock()
-        waker.acquire()
+        deadline = deadline_of(timeout)
+        with self.woken() as waker:
+            while True:  # see turns of loops within a try
+                if self.meets_connection(deadline):
+                    return
+                doze(waker, deadline)
+
+    @contextmanager
+    def woken(self, waker: Optional[threading.Lock] = None) -> Iterator[threading.Lock]:
+        """Have a lock released whenever those who wait for a connection, or for the last call, are to look around."""
+        if waker is None:
+            waker = threading.Lock()
+            waker.acquire()
         self._wakers[id(waker)] = waker  # a single step, here and below: no lock
         try:
-            while True:  # see turns of loops within a try
-                if self._meets_connection(deadline):
-                    return
-                waker.acquire(timeout=max(0.0, min(_LOOK, deadline - monotonic())))
+            yield waker
         finally:
             self._wakers.pop(id(waker), None)
 
-    def _meets_connection(self, deadline: float) -> bool:
+    def meets_connection(self, deadline: float) -> bool:
         """Whether there is a connection; raises when there is none in time, or can be none."""
         with self._state:
             refusal, is_refused, reason = self._refusal, self._exchange.is_refused, self._exchange.reason
@@ -328,25 +403,31 @@ class Link:
         Returns:
             Whether all have settled.
         """
+        self.refuse_more()
+        has_settled = self.wait_settled(deadline_of(timeout))
+        self.close()
+        return has_settled
+
+    def refuse_more(self) -> None:
+        """Take no new calls."""
         if self._is_foreign:
-            return len(self) == 0
+            return
         with self._state:
             self._no_more = self._no_more or "the client drains: it takes no new calls"
             self._is_draining = True
+
+    def wait_settled(self, deadline: float) -> bool:
+        """Wait until what is pending has settled, after ``refuse_more``; returns whether it has before the deadline."""
+        if self._is_foreign:
+            return len(self) == 0
+        with self._state:
             waiting = self._exchange.waiting()
-        deadline = float("inf") if timeout is None else monotonic() + timeout
-        waker = threading.Lock()
-        waker.acquire()
-        self._wakers[id(waker)] = waker  # a single step, here and below: no lock
-        try:
+        with self.woken() as waker:
             while True:  # see turns of loops within a try
                 waiting = [pending for pending in waiting if not pending.future.is_settled]
                 if not waiting or self._refusal is not None or monotonic() >= deadline:
                     break
-                waker.acquire(timeout=max(0.0, min(_LOOK, deadline - monotonic())))
-        finally:
-            self._wakers.pop(id(waker), None)
-        self.close()
+                doze(waker, deadline)
         return not waiting
 
     def _look_drained(self) -> None:
@@ -356,12 +437,17 @@ class Link:
 
     def close(self) -> None:
         """Fail what is pending, close with 1001 and end the threads; at most ``close_timeout`` seconds. Idempotent."""
+        self.finish_closing(self.begin_closing())
+
+    def begin_closing(self) -> Optional[Farewell]:
+        """Do what of ``close`` does not wait for the server; the rest does ``finish_closing``, given what this returns."""
         if self._is_foreign:
-            return
+            return None
         close_timeout = self._options["close_timeout"]
         deadline = monotonic() + close_timeout
         if not self._state.acquire(timeout=close_timeout / 2):
-            return self.abandon()  # called by a signal handler that interrupted the holder: the timer closes later
+            self.abandon()  # called by a signal handler that interrupted the holder: the timer closes later
+            return None
         try:
             self._refusal = self._no_more = self._refusal or "the client is closed"
             waiting = self._exchange.waiting()
@@ -385,7 +471,15 @@ class Link:
         if channel is not None:
             channel.close(CloseCode.GOING_AWAY)
             self._turns.rouse()
-            self._join(deadline - min(_ENDING_TIME, close_timeout / 2))
+        return Farewell(channel, deadline)
+
+    def finish_closing(self, farewell: Optional[Farewell]) -> None:
+        """Wait for the closing handshake, and for the threads to end."""
+        if farewell is None:
+            return
+        channel, deadline = farewell
+        if channel is not None:
+            self._join(deadline - min(_ENDING_TIME, self._options["close_timeout"] / 2))
             channel.abort("the client was closed")
         self._join(deadline)
         self._callbacks.join(max(0.0, deadline - monotonic()))
@@ -592,6 +686,21 @@ class Link:
                 pending.future.settle(error=error)
         with self._state:
             self._exchange.cancelled(pending.id)
+
+
+def shown_of(url: Url) -> str:
+    """What messages tell of where a URL leads. Raises ValueError for no URL."""
+    return "a URL that is asked for" if callable(url) else ", ".join(each.shown for each in parse_urls(url))
+
+
+def deadline_of(timeout: Optional[float]) -> float:
+    """When so many seconds are over, on the monotonic clock; None: never."""
+    return float("inf") if timeout is None else monotonic() + timeout
+
+
+def doze(waker: threading.Lock, deadline: float) -> None:
+    """Wait until somebody releases the lock, or it is time to look around though nobody has."""
+    waker.acquire(timeout=max(0.0, min(_LOOK, deadline - monotonic())))
 
 
 def _exchange_of(options: ClientOptions) -> Exchange:

@@ -22,8 +22,9 @@ class Backoff:
     """When to try to connect next.
 
     Attempts start at least ``interval`` seconds apart, so the first one after a connection that lived longer comes at
-    once. With ``max_interval`` each wait is drawn from 0 to ``interval`` doubled per failure, up to ``max_interval``
-    ("full jitter"), which keeps a fleet of clients from returning in step.
+    once; and so does one after a connection that was lost sooner, as long as there are other places to go to that have
+    not been tried meanwhile. With ``max_interval`` each wait is drawn from 0 to ``interval`` doubled per failure, up to
+    ``max_interval`` ("full jitter"), which keeps a fleet of clients from returning in step.
     """
 
     def __init__(
@@ -34,15 +35,20 @@ class Backoff:
         self._draw = draw
         self._failures = 0
         self._started: Optional[float] = None
+        self._places = 1
+        self._tried = 0  # of the places, since an attempt last came after the whole interval
         self._not_before = float("-inf")
 
     def attempted(self, now: float) -> None:
         """An attempt starts."""
+        is_early = self._started is not None and now < self._started + self._interval
+        self._tried = self._tried + 1 if is_early else 1
         self._started = now
 
-    def succeeded(self) -> None:
-        """The attempt opened a connection."""
+    def succeeded(self, places: int = 1) -> None:
+        """The attempt opened a connection, to one of so many places."""
         self._failures = 0
+        self._places = places
 
     def failed(self) -> None:
         """The attempt opened none."""
@@ -63,6 +69,8 @@ class Backoff:
         elif self._max_interval is not None:
             ceiling = min(self._max_interval, self._interval * 2.0 ** min(self._failures, 64))
             wait = self._draw(0.0, ceiling)
+        elif self._failures == 0 and self._tried < self._places:
+            wait = 0.0
         else:
             wait = self._started + self._interval - now
         return max(wait, self._not_before - now, 0.0)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oompa.client.endpoints import ANSWER_DELAY, CONNECT_DELAY, Endpoints, Race, interleaved, rotated
+from oompa.client.endpoints import ANSWER_DELAY, CONNECT_DELAY, Endpoints, HomeFirst, Race, interleaved, rotated
 
 NEVER = float("inf")
 
@@ -49,6 +49,13 @@ def test_a_list_may_change_and_name_one_twice():
     endpoints = Endpoints()
     for urls in (["a"], ["a"], ["a", "a"], ["b", "a"], []):
         assert sorted(endpoints.urls(urls)) == sorted(urls)
+
+
+def test_one_that_has_a_home_begins_there_but_not_right_after_it_was_there():
+    home = HomeFirst()
+    assert [home.urls("abc") for _ in range(6)] == [list(urls) for urls in ("abc", "bca", "abc", "cab", "abc", "bca")]
+    alone = HomeFirst()
+    assert [alone.urls("a") for _ in range(3)] == [["a"]] * 3
 
 
 @given(st.lists(st.text("46ab", min_size=1)), st.integers(0, 10**9))

@@ -53,6 +53,35 @@ def test_a_connection_that_flaps_is_replaced_once_in_an_interval():
     assert backoff.delay(now=100.1) == pytest.approx(0.9)
 
 
+def test_a_connection_lost_soon_is_replaced_at_once_while_there_are_places_that_were_not_tried():
+    backoff = Backoff(1.0)
+    for now in (100.0, 100.1, 100.2):
+        assert backoff.delay(now) == 0.0
+        backoff.attempted(now)
+        backoff.succeeded(places=3)
+    assert backoff.delay(now=100.3) == pytest.approx(0.9), "all three were"
+    backoff.attempted(now=101.2)
+    backoff.succeeded(places=3)
+    assert backoff.delay(now=101.3) == 0.0
+
+
+def test_places_of_which_none_is_open_are_tried_once_in_an_interval():
+    backoff = Backoff(1.0)
+    backoff.attempted(now=100.0)
+    backoff.succeeded(places=3)
+    backoff.attempted(now=100.1)
+    backoff.failed()
+    assert backoff.delay(now=100.2) == pytest.approx(0.9)
+
+
+def test_a_refusal_delays_the_next_attempt_wherever_it_goes():
+    backoff = Backoff(1.0)
+    backoff.attempted(now=100.0)
+    backoff.succeeded(places=2)
+    backoff.refused(now=100.1)
+    assert backoff.delay(now=100.2) == pytest.approx(9.9)
+
+
 def test_without_a_maximum_interval_failures_do_not_lengthen_the_wait():
     backoff = Backoff(2.0)
     for attempt in range(10):
