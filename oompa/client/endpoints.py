@@ -44,6 +44,10 @@ class Endpoints:
         self._last = urls[start]
         return rotated(urls, start)
 
+    def takes(self, process: Optional[str]) -> bool:
+        """Whether to stay with the process of a server that was met, which it has named; else to try again."""
+        return True
+
     def addresses(self, found: Sequence[T], family: Callable[[T], K]) -> list[T]:
         """The order of a name's addresses: their families in turn, and another one first at each attempt."""
         return rotated(interleaved(found, family), self._attempts)

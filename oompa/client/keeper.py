@@ -120,6 +120,15 @@ class Keeper(OwnedThread):
             self._owner.tell("reconnected")
 
     def _connect(self) -> Channel:
+        """A connection to a server that is to be stayed with."""
+        while True:
+            channel = self._connect_once()
+            if self._endpoints.takes(channel.announced.server_id):
+                return channel
+            channel.close(CloseCode.GOING_AWAY)
+            channel.release()
+
+    def _connect_once(self) -> Channel:
         options, headers, url = self._options, self._options["headers"], self._url
         given = headers() if callable(headers) else headers
         checked = check_headers({} if given is None else given)

@@ -9,6 +9,7 @@ from .client import Client, Methods
 from .endpoints import HomeFirst, rotated
 from .link import Link, shown_of
 from .options import ClientOptions
+from .shares import Seat, Shares
 from .spread import Spread
 
 _logger = get_logger("oompa.client")
@@ -20,6 +21,11 @@ class Pool(Client):
     Each call goes to the connection with fewer calls pending of two that are drawn at random among those that are open, and
     stays with it. A connection that is lost is opened again, to the next of several URLs at once, and what is pending on it is
     sent again there, as after any reconnect: a server that goes away costs no call, though a task may run twice.
+
+    Which of several processes that listen on one port a connection comes to, the system draws. A pool tries again where one
+    has more than its share, a few times, since it cannot know how many there are; a server with ``introspection=False`` does
+    not tell them apart. Connections that have come together since, as when a process was started anew, part again when the
+    server ends them, for which it has ``max_connection_age``; so does one whose own URL was away.
 
     Everything else is as of a :class:`~oompa.client.client.Client`, with these differences: it is connected when one of its
     connections is; ``max_pending`` and ``tolerance`` hold for each of them; listeners hear of all, and as each has a callback
@@ -51,8 +57,9 @@ class Pool(Client):
         super().__init__(urls, methods, **options)
 
     def _carrier(self, url: Url, settings: ClientOptions) -> Spread:
+        shares = Shares(len(self._places))
         links = [
-            Link(place, settings, self._emitter, _logger, HomeFirst() if isinstance(place, list) else None)
+            Link(place, settings, self._emitter, _logger, HomeFirst() if isinstance(place, list) else Seat(shares))
             for place in self._places
         ]
         return Spread(links, shown_of(url))

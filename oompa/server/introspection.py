@@ -170,6 +170,11 @@ class Introspection:
         self.count = self._tally.count
 
     @property
+    def id(self) -> str:
+        """Which server, in which process: servers of forked workers have drawn theirs in common."""
+        return f"{self._id}.{os.getpid()}"
+
+    @property
     def answers(self) -> Mapping[str, Callable[[], Any]]:
         """What the server itself answers, by request type: nothing where it was told not to."""
         return {INFO: self.info, STATS: self.stats, SCHEMA: self.asyncapi} if self._options["introspection"] else {}
@@ -195,8 +200,7 @@ class Introspection:
         return document(self._name(), self._options["version"], self._options["path"], dict(self._schema))
 
     def _identity(self) -> dict[str, Any]:
-        # With the process: servers of forked workers have drawn their id in common.
-        return {"name": self._name(), "id": f"{self._id}.{os.getpid()}", "started": self._started}
+        return {"name": self._name(), "id": self.id, "started": self._started}
 
     def _name(self) -> str:
         return self._options["name"] or module_of(self._schema.values())

@@ -274,6 +274,10 @@ class Server(Listenable):
         """Whether ``close`` was called."""
         return self._admission.is_draining
 
+    def server_id(self) -> Optional[str]:
+        """What clients know this process by; None where the server tells nothing of itself."""
+        return self._introspection.id if self._options["introspection"] else None
+
     def admit(self) -> bool:
         """Take a place for a connection, if there is one."""
         return self._admission.admit()

@@ -37,6 +37,9 @@ class Host(Protocol):
     def is_draining(self) -> bool:
         """Whether the server is shutting down."""
 
+    def server_id(self) -> Optional[str]:
+        """What clients know this process by; None: nothing."""
+
     def admit(self) -> bool:
         """Take a place for a connection, if there is one."""
 
@@ -129,7 +132,7 @@ def _upgrade(request: Request, site: Site) -> Response:
         return _text("draining", 503, {"Retry-After": str(RETRY_AFTER)})
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
     visitor = Visitor(address, request.headers, identity, read_announcement(request.headers.get), app)
-    headers = server_headers(options["max_message_size"])
+    headers = server_headers(options["max_message_size"], host.server_id())
     subprotocol = chosen_subprotocol(environ, options["subprotocols"])
     if subprotocol is not None:
         headers["Sec-WebSocket-Protocol"] = subprotocol

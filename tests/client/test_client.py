@@ -478,7 +478,7 @@ def test_full_server_is_tried_again(serve, connect):
 
 
 def test_close_code_that_blames_the_message_fails_what_was_in_flight(serve, connect, monkeypatch):
-    monkeypatch.setattr("oompa.server.web.server_headers", lambda size: {})  # as the original: nobody knows the limit
+    monkeypatch.setattr("oompa.server.web.server_headers", lambda *_: {})  # as the original: nobody knows the limit
     client = connect(serve(max_message_size=1000), reconnect_interval=0.01)
     with pytest.raises(ConnectionLost) as caught:
         client.call("ECHO", "x" * 2000)

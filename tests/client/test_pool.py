@@ -180,6 +180,36 @@ def test_servers_that_are_killed_under_load_cost_no_call(pooled):
             done.set()
 
 
+# Processes that share a port.
+
+
+@pytest.mark.parametrize(
+    "processes, tries, options",
+    [("aaaaab", 6, {}), ("a" * 99, 10, {}), ("a" * 99, 0, {"introspection": False})],
+    ids=["the other is found", "there is no other", "the server does not tell"],
+)
+def test_connections_that_come_to_one_process_try_again(serve, pooled, monkeypatch, processes, tries, options):
+    told = []
+
+    def next_process(introspection):
+        told.append(processes[len(told)])
+        return told[-1]
+
+    monkeypatch.setattr("oompa.server.introspection.Introspection.id", property(next_process))
+    server = serve(**options)
+    pool = all_connected(pooled(url_of(server), size=2))
+    wait_until(lambda: len(server.connections) == 2)
+    assert len(told) == tries
+    assert pool.call("ADD", {"x": 1, "y": 2}) == 3
+
+
+def test_the_processes_of_gunicorn_all_get_calls(pooled):
+    bare = ("-m", "gunicorn", "-w", "2", "--threads", "32", "-b", "127.0.0.1:{port}", "examples.calculator:server")
+    with deployed(*bare) as server:
+        pool = all_connected(pooled(url_of(server), size=8))
+        assert len({pool._link.call("$OOMPA/INFO", None)["id"] for _ in range(100)}) == 2
+
+
 # All that a client has.
 
 

@@ -938,13 +938,19 @@ def test_the_answer_to_an_upgrade_tells_what_the_server_understands_and_takes(se
     assert answer.headers["oompa-max-message-size"] == "5000"
 
 
+def test_the_answer_to_an_upgrade_tells_which_process_it_is_as_info_does_or_not(serve):
+    server = serve()
+    assert upgrade_response(server).headers["oompa-server"] == server.info()["id"]
+    assert "oompa-server" not in upgrade_response(serve(introspection=False)).headers
+
+
 def test_a_connection_knows_what_its_client_told(serve, connect):
     server, connections = serve(), []
     server.on("connection", connections.append)
     with connect(server, max_message_size=5000) as client:
         client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING)
         (connection,) = connections
-        assert connection.announced == (frozenset(), 5000, client._link.client_id)
+        assert connection.announced == (frozenset(), 5000, client._link.client_id, None)
 
 
 class Money:

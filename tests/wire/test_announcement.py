@@ -11,6 +11,7 @@ def read(headers):
 
 def test_what_a_server_tells_is_read_by_a_client():
     assert read(server_headers(1000)) == Announcement(frozenset({"meta", "progress"}), 1000, None)
+    assert read(server_headers(1000, "0f3a.12")) == Announcement(frozenset({"meta", "progress"}), 1000, None, "0f3a.12")
 
 
 def test_what_a_client_tells_is_read_by_a_server():
@@ -39,3 +40,8 @@ def test_a_client_id_that_is_no_base64url_or_too_long_is_none(value):
 @pytest.mark.parametrize("value", ["a", "a" * 64, "AZaz09-_", "YQ=="])
 def test_any_other_client_id_is_taken_as_it_is(value):
     assert read({"Oompa-Client": value}).client_id == value
+
+
+@pytest.mark.parametrize("value, taken", [("a" * 64, "a" * 64), ("", None), ("a" * 65, None), ("a b", None), ("ä", None)])
+def test_a_server_id_that_is_none_is_none(value, taken):
+    assert read({"Oompa-Server": value}).server_id == taken

@@ -1,0 +1,56 @@
+"""Which connections of a pool stay where they have come to."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oompa.client.shares import Seat, Shares
+
+
+def come(shares, size, processes):
+    """So many connections, each trying until it is taken; returns where they are, and how many were given up."""
+    places, given_up = [], 0
+    for seat in [Seat(shares) for _ in range(size)]:
+        while True:
+            seat.urls(["ws://h"])
+            process = next(processes)
+            if seat.takes(process):
+                break
+            given_up += 1
+        places.append(process)
+    return places, given_up
+
+
+def test_one_process_alone_is_asked_a_few_times_for_another_and_then_has_them_all():
+    for size, tries in ((1, 0), (2, 8), (4, 8), (30, 8)):
+        assert come(Shares(size), size, iter("a" * 100)) == (["a"] * size, tries)
+
+
+def test_connections_try_again_until_they_are_on_both():
+    assert come(Shares(4), 4, iter("aaaabaab")) == (list("aabb"), 4)
+    assert come(Shares(4), 4, iter("abab")) == (list("abab"), 0)
+    assert come(Shares(2), 2, iter("aaaaaaab")) == (list("ab"), 6)
+
+
+def test_each_process_that_is_found_is_followed_by_the_search_for_another():
+    places, given_up = come(Shares(4), 4, iter("aaa" + "b" + "aaaaaaa" + "c" + "aaaaaaa" + "d"))
+    assert (places, given_up) == (["a", "a", "b", "c"], 8)
+
+
+def test_what_was_lost_counts_no_more():
+    shares = Shares(2)
+    one, other = Seat(shares), Seat(shares)
+    assert one.takes("a") and not other.takes("a")
+    one.urls(["ws://h"])
+    assert other.takes("a") and not one.takes("a") and one.takes("b")
+
+
+def test_a_server_that_does_not_tell_is_taken_as_it_is():
+    shares = Shares(2)
+    assert Seat(shares).takes(None) and Seat(shares).takes(None)
+
+
+@given(st.integers(1, 6), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_all_are_placed_whatever_is_drawn(processes, size, draw):
+    shares = Shares(size)
+    places, given_up = come(shares, size, iter(lambda: draw.randrange(processes), None))
+    assert len(places) == size and given_up <= 8 * (len(set(places)) + 1)
