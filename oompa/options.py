@@ -166,3 +166,8 @@ def route(name: str, value: Any) -> str:
         if each in value:
             raise ValueError(f"{name} must be a plain path such as '/ws', not {value!r}: no request matches {each!r} in it")
     return value
+
+
+def route_or_none(name: str, value: Any) -> Optional[str]:
+    """A path on the web server, or None."""
+    return None if value is None else route(name, value)

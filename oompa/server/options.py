@@ -7,7 +7,7 @@ from typing import Annotated, Any, Callable, Collection, Iterable, Mapping, Opti
 from flask import Request
 
 from ..callables import checked
-from ..options import Option, count, count_or_none, flag, flag_or_none, route, seconds, table_of
+from ..options import Option, count, count_or_none, flag, flag_or_none, route, route_or_none, seconds, table_of
 from ..wire.options import ConnectionOptions
 
 Authenticate = Callable[[Request], Any]
@@ -187,6 +187,14 @@ class ServerOptions(ConnectionOptions, total=False):
     version: Annotated[str, Option("", _text, "of the service, which INFO and SCHEMA tell")]
     metadata: Annotated[Mapping[str, Any], Option({}, _metadata, 'what else INFO tells, such as `{"zone": "eu-1"}`')]
     introspection: Annotated[bool, Option(True, flag, "False: INFO, STATS and SCHEMA are not answered")]
+    explorer: Annotated[
+        Optional[str],
+        Option(
+            None,
+            route_or_none,
+            'a path such as `"/explore"` for a page that shows the tasks and calls them; without `authenticate` for loopback alone',
+        ),
+    ]
 
 
 SERVER_OPTIONS = table_of(ServerOptions)

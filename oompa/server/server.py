@@ -22,6 +22,7 @@ from ..wire.streams import stream_of
 from .admission import Admission
 from .connection import Connection, Service, Visitor
 from .embedded import EmbeddedServer, check_context
+from .explorer import check_explorer, check_reach
 from .handshake import Accepted
 from .introspection import Introspection, Load
 from .last_resort import LastResort
@@ -65,6 +66,7 @@ class Server(Listenable):
         **options: "Unpack[ServerOptions]",
     ) -> None:
         self._options = complete("Server", SERVER_OPTIONS, options)
+        check_explorer(self._options, paths_of(self._options))
         codec = codec_named(self._options["codec"], self._options["default"])
         self._emitter = Emitter(("connection", "terminated", "error", "reply", "stale"), _logger)
         self._introspection = Introspection(schema, self._options, self._load)
@@ -183,11 +185,13 @@ class Server(Listenable):
         Raises:
             RuntimeError: The server listens already.
             TypeError: Neither port nor path is given, or both; ``ssl`` is no ``ssl.SSLContext``.
-            ValueError: ``ssl`` is not for a server.
+            ValueError: ``ssl`` is not for a server; an explorer without ``authenticate`` would be open to more than loopback.
         """
         if (port is None) == (path is None):
             raise TypeError('listen needs a port, such as listen(9000), or a path, such as listen(path="/run/app.sock")')
         check_context(ssl)
+        if path is None:
+            check_reach(self._options, host)
         if self._embedded is not None:
             raise RuntimeError(f"the server listens already, on {self._place()}")
         ready: Future[None] = Future()

@@ -17,6 +17,7 @@ from ..wire.announcement import read_announcement, server_headers
 from ..wire.messages import describe
 from .connection import Visitor
 from .contexts import run_apart
+from .explorer import add_explorer, explorer_paths
 from .gates import check_host, check_origin, identify
 from .handshake import Accepted, BadHandshake, accept, check_handshake, chosen_subprotocol, wants_websocket
 from .options import ServerOptions
@@ -89,12 +90,14 @@ def blueprint(name: str, site: Site) -> Blueprint:
         routes.add_url_rule(options["health_path"], "health", health, methods=["GET"])
     if options["disconnect_token"] is not None:
         routes.add_url_rule(DISCONNECT_PATH, "disconnect", disconnect, methods=["POST"])
+    add_explorer(routes, options)
     return routes
 
 
 def paths_of(options: ServerOptions) -> list[tuple[str, str, str]]:
     """The routes of a server, each as the option that names it, its path and its method."""
     paths = [("path", options["path"], "GET"), ("health_path", options["health_path"], "GET")]
+    paths += [("explorer", path, "GET") for path in explorer_paths(options)]
     return paths if options["disconnect_token"] is None else [*paths, ("disconnect_token", DISCONNECT_PATH, "POST")]
 
 
