@@ -66,16 +66,9 @@ class Schema(dict[str, Factory]):
         if self._validate if validate is None else validate:
             from .typed import validated
 
-            self[type] = validated(type, function)
-            return
-
-        def run(payload: Any) -> Any:
-            if payload is None:
-                return function()
-            if not isinstance(payload, dict):
-                raise TypeError(f"the payload of {type} must be an object whose keys are arguments")
-            return function(**payload)
-
+            run = validated(type, function)
+        else:
+            run = _spread(type, function)
         setattr(run, _FUNCTION, function)
         self[type] = run
 
@@ -85,6 +78,19 @@ class Schema(dict[str, Factory]):
             raise TypeError(f'a task type must be a string, not {type!r}: write @schema.task("{named}")')
         if type in self:
             raise ValueError(f"task type {type!r} has a factory already")
+
+
+def _spread(type: str, function: Callable[..., Any]) -> Factory:
+    """A factory that calls ``function`` with the payload's keys."""
+
+    def run(payload: Any) -> Any:
+        if payload is None:
+            return function()
+        if not isinstance(payload, dict):
+            raise TypeError(f"the payload of {type} must be an object whose keys are arguments")
+        return function(**payload)
+
+    return run
 
 
 def function_of(factory: Factory) -> tuple[Callable[..., Any], bool]:

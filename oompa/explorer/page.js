@@ -36,7 +36,7 @@ const newId = () => `field-${++lastId}`;
 function duration(seconds) {
   const [factor, unit] = seconds < 1e-3 ? [1e6, "µs"] : seconds < 1 ? [1e3, "ms"] : [1, "s"];
   const value = seconds * factor;
-  return `${value >= 100 ? Math.round(value) : Number(value.toPrecision(3))} ${unit}`;
+  return `${value >= 100 ? Math.round(value) : Number(value.toPrecision(3))}\u00a0${unit}`;
 }
 
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
@@ -49,6 +49,9 @@ function parse(text) {
     typeof value === "number" && /^-?\d{16,}$/.test(source) ? JSON.rawJSON(source) : value;
   return JSON.parse(text, exactly);
 }
+
+/** A value that an object has itself: a key may be called "constructor". */
+const own = (object, key) => (Object.hasOwn(object ?? {}, key) ? object[key] : undefined);
 
 const pretty = (value) => JSON.stringify(value, null, 2);
 
@@ -267,7 +270,7 @@ function recordField(schema, options) {
 function fieldsOf(schema, { root, initial }) {
   return Object.entries(schema.properties).map(([name, each]) => {
     const isRequired = schema.required?.includes(name) ?? false;
-    return { name, field: fieldOf(each, { root, name, isRequired, initial: initial?.[name] }) };
+    return { name, field: fieldOf(each, { root, name, isRequired, initial: own(initial, name) }) };
   });
 }
 
@@ -483,7 +486,7 @@ function size(characters) {
 // Plots, in the pixels of the place they are given. Durations are on a logarithmic axis: 2 ms and 2 s are both of interest.
 
 const HEIGHT = 200;
-const MARGIN = { left: 58, right: 18, top: 30, bottom: 40 };
+const MARGIN = { left: 58, right: 28, top: 30, bottom: 40 };
 
 /** The decades that hold all values, as exponents of ten, and where a value lies between 0 and 1. */
 function logScale(values) {
@@ -510,21 +513,22 @@ class Plot {
     this.canvas = svg("svg", { role: "img", height: HEIGHT });
     this.place = element("div", {}, this.canvas);
     this.node = element("figure", {}, element("figcaption", {}, element("h3", {}, title), this.summary), this.place);
-    this.paint = () => {};
+    this.paint = null;
     new ResizeObserver(() => this.redraw()).observe(this.place);
   }
 
-  /** Show something else: `paint(plot)` draws it into the frame whose sizes the plot tells. */
+  /** Show something else: `paint(plot)` draws it into the frame, whose sizes the plot tells; null: there is nothing to draw. */
   show(summary, paint) {
     this.summary.textContent = summary;
     this.canvas.setAttribute("aria-label", summary);
+    this.place.hidden = paint === null;
     this.paint = paint;
     this.redraw();
   }
 
   redraw() {
     const width = this.place.clientWidth;
-    if (!width) return; // of a task that is not shown
+    if (!width || !this.paint) return; // of a task that is not shown
     this.canvas.setAttribute("width", width);
     this.width = width - MARGIN.left - MARGIN.right;
     this.height = HEIGHT - MARGIN.top - MARGIN.bottom;
@@ -554,17 +558,13 @@ class Plot {
     }
     this.add("line", { class: "axis", x2: this.width, y1: this.height, y2: this.height });
     this.add("text", { class: "title", x: this.width, y: this.height + 34, "text-anchor": "end" }, xLabel);
-    this.add("text", { class: "title", x: -8, y: -14, "text-anchor": "end" }, yLabel);
-  }
-
-  empty(text) {
-    this.add("text", { class: "title", x: (this.width - MARGIN.left + MARGIN.right) / 2, y: this.height / 2, "text-anchor": "middle" }, text);
+    this.add("text", { class: "title", x: -MARGIN.left, y: -16 }, yLabel);
   }
 }
 
 /** Points are {seconds, isError}, the first of them the `first`th call. */
 function plotCalls(plot, points, first) {
-  if (!points.length) return plot.show("No calls yet", (frame) => frame.empty("The time of each call appears here."));
+  if (!points.length) return plot.show("None yet. The time of each will be shown here.", null);
   const sorted = points.map(({ seconds }) => seconds).sort((a, b) => a - b);
   const errors = points.filter(({ isError }) => isError).length;
   const median = duration(sorted[Math.floor((sorted.length - 1) / 2)]);
@@ -585,12 +585,12 @@ function plotCalls(plot, points, first) {
 /** `durations` are STATS': pairs of a bound in seconds and how many requests took up to it, each bound a fifth above the last. */
 function plotStats(plot, stats) {
   const { num_requests: requests, num_errors: errors, average_processing_time: mean, durations = [] } = stats;
-  if (!durations.length) return plot.show("No requests yet", (frame) => frame.empty("Nobody has called it since the server started."));
+  if (!durations.length) return plot.show("Nobody has called it since the server started.", null);
   const atShare = (share) => {
     let left = share * durations.reduce((sum, [, count]) => sum + count, 0);
     return duration(durations.find(([, count]) => (left -= count) <= 0)[0]);
   };
-  const summary = `${plural(requests, "request")}, ${errors} failed · mean ${duration(mean)} · p50 ${atShare(0.5)} · p99 ${atShare(0.99)}`;
+  const summary = `${plural(requests, "request")}, ${errors} failed · mean ${duration(mean)} · p50\u00a0≤\u00a0${atShare(0.5)} · p99\u00a0≤\u00a0${atShare(0.99)}`;
   return plot.show(summary, (frame) => {
     const scale = logScale([durations[0][0] / 1.2, durations.at(-1)[0]]);
     const counts = countTicks(Math.max(...durations.map(([, count]) => count)));
@@ -618,8 +618,8 @@ class TaskView {
     this.form = new PayloadForm(resolved(message.payload, page.schema).properties.payload, page.schema);
     this.heading = element("h2", { tabIndex: -1 }, shownType(type));
     this.calls = element("div", { className: "calls" });
-    this.mine = new Plot("Your calls", "call", "round trip");
-    this.everybodys = new Plot("Everybody’s, on the server", "running time", "requests");
+    this.mine = new Plot("Your calls, as this page sees them", "call", "round trip");
+    this.everybodys = new Plot("All calls, as the server counts them", "time a task ran", "requests");
     this.lastError = element("p", { className: "hint last-error" });
     this.node = element("div", { className: "task" });
     this.node.append(
@@ -671,6 +671,8 @@ class TaskView {
 
 const shownType = (type) => (type === "" ? "(no name)" : type);
 
+const addressOf = (type) => `#/${encodeURIComponent(type)}`;
+
 function announce(text) {
   byId("announcer").textContent = text;
 }
@@ -707,7 +709,7 @@ class Page {
 
   #showState(state, text) {
     byId("status").dataset.state = state;
-    byId("state").textContent = text;
+    if (byId("state").textContent !== text) byId("state").textContent = text; // it is read out when it changes
   }
 
   async #load() {
@@ -746,14 +748,14 @@ class Page {
     const figures = { connections, running, queued, "up since": new Date(started).toLocaleString("en-GB") };
     byId("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, `${value}`))));
     for (const [type, { count }] of this.#links) {
-      const told = this.#stats.tasks[type];
+      const told = own(this.#stats.tasks, type);
       if (told) count.textContent = told.num_requests ? told.num_requests.toLocaleString("en") : "";
     }
     this.#tellShown();
   }
 
   #tellShown() {
-    const told = this.#shown && this.#stats.tasks[this.#shown.type];
+    const told = this.#shown && own(this.#stats.tasks, this.#shown.type);
     if (told) this.#shown.told(told);
   }
 
@@ -763,7 +765,7 @@ class Page {
     this.#links.clear();
     for (const [type, { summary = "", description = "" }] of Object.entries(schema.operations)) {
       const count = element("span", { className: "count", title: "requests since the server started" });
-      const link = element("a", { href: `#/${encodeURIComponent(type)}` }, element("span", { className: "type" }, shownType(type)), count);
+      const link = element("a", { href: addressOf(type) }, element("span", { className: "type" }, shownType(type)), count);
       if (summary) link.append(element("span", { className: "summary" }, summary));
       this.#links.set(type, { item: element("li", {}, link), link, count, text: `${type}\n${description}`.toLowerCase() });
     }
@@ -792,9 +794,9 @@ class Page {
 
   /** Show the task that the address names; on a wide screen there is always one. */
   #route(isAsked) {
-    const named = location.hash.startsWith("#/") ? decodeURIComponent(location.hash.slice(2)) : null;
+    const types = [...this.#links.keys()];
     const isWide = matchMedia("(min-width: 720px)").matches;
-    const type = this.#links.has(named) ? named : isWide && !isAsked ? this.#links.keys().next().value : undefined;
+    const type = types.find((each) => addressOf(each) === location.hash) ?? (isWide && !isAsked ? types[0] : undefined);
     for (const [each, { link }] of this.#links) {
       if (each === type) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");

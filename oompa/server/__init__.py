@@ -6,7 +6,8 @@ then on it is a ``connection``: who reads it, what runs and what is queued, and 
 ``pipeline`` turns each request into a reply, in one of the ``contexts``; ``verdicts`` are what healthchecks and
 ``authenticate`` say. ``last_resort`` is where the log goes that nobody has configured. ``watcher`` finds what takes long,
 ``paces`` remembers which types of task do, and ``stand_ins`` lends the threads that read on meanwhile.
-``introspection`` counts what was answered and tells what the server is, ``asyncapi`` what it can be asked for.
+``introspection`` counts what was answered and tells what the server is, ``asyncapi`` what it can be asked for; on
+``explorer``, a page, a person asks.
 ``progress`` is what such a task tells of how far it is.
 ``embedded`` is the web server that ``listen`` starts, ``options`` describes what may be told.
 

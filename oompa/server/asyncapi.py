@@ -5,10 +5,15 @@ What an annotation does not tell, or no JSON value is, is left open: the documen
 
 import collections.abc
 import dataclasses
+import datetime
+import decimal
+import enum
 import inspect
+import math
 import types
 import typing
-from typing import Any, Callable, Mapping
+import uuid
+from typing import Any, Callable, Mapping, NamedTuple, Optional
 from urllib.parse import quote
 
 from ..schema import Factory, function_of
@@ -23,6 +28,23 @@ _SIMPLE: dict[Any, Json] = {
     bool: {"type": "boolean"},
     None: {"type": "null"},
     type(None): {"type": "null"},
+    datetime.datetime: {"type": "string", "format": "date-time"},
+    datetime.date: {"type": "string", "format": "date"},
+    datetime.time: {"type": "string", "format": "time"},
+    uuid.UUID: {"type": "string", "format": "uuid"},
+    decimal.Decimal: {"type": "string", "format": "decimal"},
+}
+
+#: What the metadata of ``Annotated`` may tell: the names of msgspec's ``Meta`` and of annotated-types, and JSON Schema's.
+_TOLD = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+    "multiple_of": "multipleOf",
+    "pattern": "pattern",
+    "title": "title",
+    "description": "description",
 }
 
 _ARRAYS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
@@ -90,8 +112,11 @@ def doc_of(factory: Factory) -> str:
     """The docstring of a factory's function, without its indentation; empty where it has none of its own."""
     function, _ = function_of(factory)
     is_described = inspect.isroutine(function) or isinstance(function, type)
-    doc = inspect.cleandoc(function.__doc__ or "") if is_described else ""
-    return doc.encode(errors="backslashreplace").decode()  # lone surrogates are no JSON
+    return _cleaned(function.__doc__ or "") if is_described else ""
+
+
+def _cleaned(doc: str) -> str:
+    return inspect.cleandoc(doc).encode(errors="backslashreplace").decode()  # lone surrogates are no JSON
 
 
 def schemas_of(factory: Factory) -> tuple[Json, Json]:
@@ -131,17 +156,14 @@ def _arguments(parameters: "list[inspect.Parameter]") -> Json:
 
 
 def _argument(parameter: inspect.Parameter) -> Json:
-    found = {} if parameter.annotation is parameter.empty else schema_of(parameter.annotation)
-    if _is_told(parameter.default):
-        found = {**found, "default": parameter.default}
-    return found
+    return _with_default({} if parameter.annotation is parameter.empty else schema_of(parameter.annotation), parameter.default)
 
 
 def _is_told(value: Any) -> bool:
     """Whether a value is simple, and JSON."""
     if type(value) is str:
         return value.isprintable()
-    return value is None or type(value) in (bool, int)
+    return value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value))
 
 
 # What an annotation tells.
@@ -158,7 +180,7 @@ def schema_of(annotation: Any, depth: int = _DEPTH) -> Json:
         return {}
     origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin is typing.Annotated:
-        return schema_of(arguments[0], depth)
+        return _annotated(schema_of(arguments[0], depth), annotation.__metadata__)
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [schema_of(each, depth - 1) for each in arguments]}
     if origin is typing.Literal:
@@ -167,7 +189,24 @@ def schema_of(annotation: Any, depth: int = _DEPTH) -> Json:
         return _array(origin, arguments, depth)
     if origin in _OBJECTS:
         return {"type": "object", "additionalProperties": schema_of(arguments[1], depth - 1) if arguments else True}
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        values = [each.value for each in annotation]
+        return {"enum": values} if all(map(_is_told, values)) else {}
     return _record(annotation, depth)
+
+
+def _annotated(schema: Json, metadata: "tuple[Any, ...]") -> Json:
+    """What ``Annotated`` adds: a text is a description; objects tell bounds in attributes (see ``_TOLD``)."""
+    length = {"string": "Length", "array": "Items"}.get(schema.get("type", ""), "Properties")
+    names = {**_TOLD, "min_length": f"min{length}", "max_length": f"max{length}"}
+    found = dict(schema)
+    for each in metadata:
+        if isinstance(each, str):
+            found["description"] = _cleaned(each)
+            continue
+        told = {word: getattr(each, name, None) for name, word in names.items()}
+        found.update((word, value) for word, value in told.items() if value is not None and _is_told(value))
+    return found
 
 
 def _array(origin: Any, arguments: "tuple[Any, ...]", depth: int) -> Json:
@@ -175,20 +214,46 @@ def _array(origin: Any, arguments: "tuple[Any, ...]", depth: int) -> Json:
     return {"type": "array", "items": schema_of(arguments[0], depth - 1)} if is_uniform else {"type": "array"}
 
 
+class _Field(NamedTuple):
+    """A key of a record; what is no JSON is no default."""
+
+    name: str
+    hint: Any
+    is_required: bool
+    default: Any
+
+
 def _record(annotation: Any, depth: int) -> Json:
-    """Of a TypedDict or a dataclass."""
-    if typing.is_typeddict(annotation):
-        required = sorted(annotation.__required_keys__)
-    elif dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
-        required = [each.name for each in dataclasses.fields(annotation) if _is_required(each)]
-    else:
-        return {}
+    """Of a TypedDict, a dataclass or a ``msgspec.Struct``."""
     try:
-        hints = typing.get_type_hints(annotation)
+        fields = _fields_of(annotation)
     except Exception:  # a name that only type checkers import
         return {"type": "object"}
-    properties = {name: schema_of(_bare(hint), depth - 1) for name, hint in hints.items()}
-    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+    if fields is None:
+        return {}
+    found: Json = {"type": "object"}
+    if annotation.__doc__ and not annotation.__doc__.startswith(f"{annotation.__name__}("):  # as dataclass makes it
+        found["description"] = _cleaned(annotation.__doc__)
+    found["properties"] = {each.name: _with_default(schema_of(_bare(each.hint), depth - 1), each.default) for each in fields}
+    required = sorted(each.name for each in fields if each.is_required)
+    return {**found, "required": required} if required else found
+
+
+def _fields_of(annotation: Any) -> "Optional[list[_Field]]":
+    """What a record is made of, None for no record. Raises whatever its annotations do when they are looked up."""
+    if not isinstance(annotation, type):
+        return None
+    if hasattr(annotation, "__struct_fields__"):
+        import msgspec.structs as structs
+
+        return [_Field(each.encode_name, each.type, each.required, each.default) for each in structs.fields(annotation)]
+    if typing.is_typeddict(annotation):
+        hints, required = typing.get_type_hints(annotation, include_extras=True), getattr(annotation, "__required_keys__")
+        return [_Field(name, hint, name in required, dataclasses.MISSING) for name, hint in hints.items()]
+    if not dataclasses.is_dataclass(annotation):
+        return None
+    hints = typing.get_type_hints(annotation, include_extras=True)
+    return [_Field(each.name, hints[each.name], _is_required(each), each.default) for each in dataclasses.fields(annotation)]
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:
@@ -198,3 +263,7 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
 def _bare(hint: Any) -> Any:
     """Without ``Required`` and ``NotRequired``."""
     return typing.get_args(hint)[0] if str(typing.get_origin(hint)).endswith("Required") else hint
+
+
+def _with_default(schema: Json, default: Any) -> Json:
+    return {**schema, "default": default} if _is_told(default) else schema

@@ -192,7 +192,7 @@ class ServerOptions(ConnectionOptions, total=False):
         Option(
             None,
             route_or_none,
-            'a path such as `"/explore"` for a page that shows the tasks and calls them; without `authenticate` for loopback alone',
+            'a path such as `"/explore"` of a page to see and call the tasks on; without `authenticate` for loopback alone',
         ),
     ]
 

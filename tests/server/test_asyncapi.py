@@ -1,11 +1,16 @@
 """The AsyncAPI document, and what annotations say of payloads."""
 
 import dataclasses
+import datetime
+import enum
 import json
 import pathlib
-from typing import Any, Dict, List, Literal, Optional, Sequence, TypedDict, Union
+import uuid
+from decimal import Decimal
+from typing import Annotated, Any, Dict, List, Literal, Optional, Sequence, TypedDict, Union
 from urllib.parse import unquote
 
+import msgspec
 import needs
 import pytest
 from hypothesis import given, settings
@@ -26,6 +31,33 @@ class Point(TypedDict, total=False):
 class Order:
     items: List[Point]
     note: str = ""
+
+
+class Colour(enum.Enum):
+    RED = "r"
+    TWO = 2
+
+
+class Bounds:
+    """As msgspec's ``Meta`` and the classes of annotated-types look."""
+
+    def __init__(self, **bounds):
+        vars(self).update(bounds)
+
+
+class Place(TypedDict):
+    """Where it is.
+
+    Anywhere.
+    """
+
+    x: Annotated[int, "To the right."]
+
+
+class Move(msgspec.Struct, rename="camel"):
+    to_place: Place
+    by_foot: bool = True
+    marks: List[str] = []
 
 
 class Tree(TypedDict):
@@ -53,6 +85,15 @@ class Tree(TypedDict):
         (Literal["a\ud800"], {}),
         (Point, {"type": "object", "properties": {"x": {"type": "number"}, "label": {"type": "string"}}}),
         (["not hashable"], {}),
+        (datetime.datetime, {"type": "string", "format": "date-time"}),
+        (uuid.UUID, {"type": "string", "format": "uuid"}),
+        (Decimal, {"type": "string", "format": "decimal"}),
+        (Colour, {"enum": ["r", 2]}),
+        (Annotated[int, "How many."], {"type": "integer", "description": "How many."}),
+        (Annotated[float, Bounds(ge=0.5, lt=9)], {"type": "number", "minimum": 0.5, "exclusiveMaximum": 9}),
+        (Annotated[str, Bounds(min_length=1, pattern="^a")], {"type": "string", "minLength": 1, "pattern": "^a"}),
+        (Annotated[List[int], Bounds(max_length=3)], {"type": "array", "items": {"type": "integer"}, "maxItems": 3}),
+        (Annotated[int, Bounds(ge=float("nan")), object, 7], {"type": "integer"}),
     ],
 )
 def test_annotations(annotation, schema):
@@ -62,9 +103,39 @@ def test_annotations(annotation, schema):
 def test_a_dataclass_requires_what_has_no_default():
     assert schema_of(Order) == {
         "type": "object",
-        "properties": {"items": {"type": "array", "items": schema_of(Point)}, "note": {"type": "string"}},
+        "properties": {"items": {"type": "array", "items": schema_of(Point)}, "note": {"type": "string", "default": ""}},
         "required": ["items"],
     }
+
+
+def test_records_tell_their_docstrings_their_defaults_and_what_is_annotated():
+    place = {
+        "type": "object",
+        "description": "Where it is.\n\nAnywhere.",
+        "properties": {"x": {"type": "integer", "description": "To the right."}},
+        "required": ["x"],
+    }
+    assert schema_of(Move) == {
+        "type": "object",
+        "properties": {
+            "toPlace": place,
+            "byFoot": {"type": "boolean", "default": True},
+            "marks": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["toPlace"],
+    }
+
+
+def test_a_validated_task_tells_as_much_as_any_other():
+    schema = Schema(validate=True)
+
+    @schema.task("GO")
+    def go(move: Move, speed: float = 4.5) -> str:
+        """Go there."""
+
+    payload, result = schemas_of(schema["GO"])
+    assert payload["properties"] == {"move": schema_of(Move), "speed": {"type": "number", "default": 4.5}}
+    assert (payload["required"], result, doc_of(schema["GO"])) == (["move"], {"type": "string"}, "Go there.")
 
 
 def test_a_type_that_contains_itself_is_followed_so_far():
