@@ -16,6 +16,7 @@ the lock that starting one takes.
 import os
 import signal
 import socket
+from importlib.util import find_spec
 from mmap import mmap
 from queue import SimpleQueue
 from threading import Thread
@@ -81,6 +82,14 @@ def post_worker_init(worker: Any) -> None:
     follow("oompa.server", worker.log.error_log.level)
     _bound_connections(servers, worker)
     _drain_on_signals(servers, worker)
+
+
+def child_exit(arbiter: Any, worker: Any) -> None:
+    """The gauges of a worker that has ended go with it, where prometheus_client keeps them in files."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ and find_spec("prometheus_client") is not None:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)
 
 
 def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:

@@ -45,8 +45,8 @@ class Driver(Protocol):
         """Raise ClientClosed in a fork of the process that made the call."""
 
 
-#: Where ``asyncio.wrap_future`` has its callback from.
-_ASYNCIO = "asyncio.futures"
+#: Whose callbacks do nothing but wake an event loop, or look at the clock.
+_QUICK = frozenset({"asyncio.futures", "oompa.client.stopwatch"})
 
 #: Seconds after which a thread goes on without the lock of a condition variable: concurrent.futures holds it for moments, but
 #: for ever where Ctrl-C ended the main thread's ``wait`` just then.
@@ -170,8 +170,8 @@ class Call(Future):  # type: ignore[type-arg]
 
     def _call_back(self, callback: Callback) -> None:
         """Have a callback run: one of asyncio's here and now, for it does nothing but wake an event loop, and shall not wait
-        behind those of a user."""
-        if getattr(callback, "__module__", None) != _ASYNCIO:
+        behind those of a user; so one that takes the time."""
+        if getattr(callback, "__module__", None) not in _QUICK:
             return self._driver.run_later(callback, self)
         try:
             callback(self)

@@ -31,7 +31,7 @@ from .options import ServerOptions
 _SHOWN_ERROR = 500
 
 #: What is asked of the server itself.
-_OWN = frozenset({PING, INFO, STATS, SCHEMA})
+OWN = frozenset({PING, INFO, STATS, SCHEMA})
 
 #: How many durations gather before they are added up.
 _GATHERED = 256
@@ -93,7 +93,7 @@ class Tally:
         """One more request was answered. Pings, and what is asked of the server itself, are no tasks and do not count."""
         counts = self._counts.get(reply.task)
         if counts is None:
-            if reply.task in _OWN and reply.task not in self._schema:
+            if reply.task in OWN and reply.task not in self._schema:
                 return
             counts = self._counts_of(reply.task)
         recent = counts.recent

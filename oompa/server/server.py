@@ -132,6 +132,10 @@ class Server(Listenable):
         self._pipeline.use(middleware)
         return middleware
 
+    def knows(self, type: str) -> bool:
+        """Whether there is a task of that type."""
+        return self._pipeline.knows(type)
+
     def init_app(self, app: flask.Flask) -> None:
         """Put the routes of this server into a Flask application that exists.
 
