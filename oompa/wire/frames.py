@@ -178,6 +178,37 @@ class _Rest(NamedTuple):
     first: int
 
 
+class _Beginning:
+    """The beginning of a frame, in the pieces in which it came, until there are bytes enough to go on.
+
+    Attributes:
+        size: Bytes there are; 0: nothing is kept.
+        wanted: Bytes of the frame that are needed.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.size = 0
+        self.wanted = 0
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are yet to come."""
+        return self.wanted - self.size if self.size else 0
+
+    def keep(self, piece: bytes) -> None:
+        """Put a piece behind those there are."""
+        self._pieces.append(piece)
+        self.size += len(piece)
+
+    def take(self) -> bytes:
+        """All that is kept, which is forgotten."""
+        whole = b"".join(self._pieces)
+        self._pieces.clear()
+        self.size = 0
+        return whole
+
+
 class Inbound:
     """What the peer sends, as messages.
 
@@ -200,9 +231,7 @@ class Inbound:
         self._short_limit = min(125, max_message_size)
         self._short_heads = _heads_by_length(is_client, self._short_limit)
         self._is_between = True  # frames: nothing is kept, under way, closed or failed
-        self._kept: list[bytes] = []  # the beginning of a frame, as it came
-        self._kept_size = 0
-        self._wanted = 0  # bytes of that frame that are needed to go on
+        self._beginning = _Beginning()
         self._rest: Optional[_Rest] = None  # of a frame that is taken piece by piece
         #: How many bytes to read next, in a tuple.
         self.reads = _SMALL_READS
@@ -219,8 +248,8 @@ class Inbound:
             except UnicodeDecodeError:
                 pass  # the long way says what follows from it
         messages = self._feed(data)
-        self._is_between = not (self._kept or self._opcode or self.closed or self.failure)
-        missing = self._wanted - self._kept_size if self._kept else self._rest.size if self._rest else 0
+        self._is_between = not (self._beginning.size or self._opcode or self.closed or self.failure)
+        missing = self._beginning.missing if self._rest is None else self._rest.size
         if missing > _READS[0]:
             self.reads = (min(missing, _LARGEST_READ),)
         else:
@@ -228,20 +257,18 @@ class Inbound:
         return messages
 
     def _feed(self, data: bytes) -> list[Message]:
-        if self._kept:
-            self._kept.append(data)
-            self._kept_size += len(data)
-            if self._kept_size < self._wanted:
+        beginning = self._beginning
+        if beginning.size:
+            beginning.keep(data)
+            if beginning.size < beginning.wanted:
                 return []
-            data = b"".join(self._kept)
-            self._kept.clear()
+            data = beginning.take()
         messages: list[Message] = []
         position, end = 0, len(data)
         while position < end and self.closed is None and self.failure is None:
             stop = self._take(data, position, end, messages)
             if stop == position:
-                self._kept = [data[position:]] if position else [data]
-                self._kept_size = end - position
+                beginning.keep(data[position:])
                 break
             position = stop
         return messages
@@ -252,7 +279,7 @@ class Inbound:
             return self._take_rest(self._rest, data, start, end, messages)
         body = start + 2
         if end < body:
-            self._wanted = 2
+            self._beginning.wanted = 2
             return start
         first, second = data[start], data[start + 1]
         size = second & _LENGTH
@@ -263,7 +290,7 @@ class Inbound:
         if is_masked:
             body += 4
         if end < body:
-            self._wanted = body - start
+            self._beginning.wanted = body - start
             return start
         is_short = first == _WHOLE_TEXT and second == self._mask_bit | size and size <= self._short_limit
         fault = None if is_short and not self._opcode else self._fault_of(first, second, size)
@@ -272,7 +299,7 @@ class Inbound:
         stop = body + size
         if end < stop:
             if first == _WHOLE_TEXT or first & _OPCODE >= CLOSE:
-                self._wanted = stop - start
+                self._beginning.wanted = stop - start
                 return start
             self._rest = _Rest(size, data[body - 4 : body] if is_masked else b"", first)
             return self._take_rest(self._rest, data, body, end, messages)
