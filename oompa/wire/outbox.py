@@ -1,12 +1,23 @@
 """What is to be written to the peer, and by whom.
 
-Any thread may write; one at a time does. ``_writing`` guards the stream of bytes towards the peer and is held while writing,
-which is its purpose; it is no state lock. A thread that finds it taken leaves its message in ``_texts`` for the holder, so
-nobody queues behind a slow write but a server's tasks that ask to (``send``). What a ``post`` cannot write at once goes to a
-thread of its own, which inherits ``_writing`` and ends when nothing is left.
+Any thread may write; one at a time does, the holder of the *pen*, ``_writing``. It guards the stream of bytes towards the peer
+and is held while writing, which is its purpose; it is no state lock. The pen is in one of four states:
 
-Whoever lets go of ``_writing`` looks once more whether something was left meanwhile, and whoever leaves something tries to take
-``_writing`` afterwards: so nothing stays behind. An exception while writing, be it from a signal handler, aborts: nobody knows
+=========  =========================================================================================================
+state      who moves it on, and where
+=========  =========================================================================================================
+free       Whoever has something to write takes it: ``post``, ``_flush``, and ``send``, which waits for it.
+held       By a thread that writes what is its own, and what others left. Done, it puts it down and looks once more;
+           at what the kernel does not take it waits (``send``), or hands the pen on (``_hand_to_writer``).
+handed on  To a thread of its own, which waits for the peer, writes all there is, and puts it down (``_write_on``).
+broken     ``abort_reason`` is set, ``_unsent`` may be half a frame: the pen moves as before, nothing is written any more.
+=========  =========================================================================================================
+
+A thread that finds the pen taken leaves its message in ``_texts``, or sets ``_control_due``, and tries to take the pen
+afterwards; whoever puts it down looks afterwards whether something was left. So nothing stays behind, and nobody queues behind
+a slow write but a server's tasks that ask to (``send``).
+
+Against interrupts: an exception while writing, be it from a signal handler, aborts before the pen is put down, for nobody knows
 how much was written, and nothing may follow half a frame.
 """
 
@@ -283,21 +294,23 @@ class Outbox:
         return batch[0] if batch else None
 
     def _next_control(self) -> Optional[bytes]:
-        """The control frame that is due, None for none; the close frame comes last of all. Needs ``_writing``."""
-        self._control_due = False
+        """The control frames that are due, None for none. Needs ``_writing``."""
+        self._control_due = False  # before looking: whoever has more sets it again
+        frames = self._take_control()
+        if frames is not None or (self._closing is not None and not self._close_written):
+            self._control_due = True  # there may be more
+        return frames
+
+    def _take_control(self) -> Optional[bytes]:
+        """Pongs, or else a ping, or else the close frame, which follows all texts."""
         if self._close_written:
             return None
         if self._pongs:
-            self._control_due = True
             return b"".join(self._framing.control(PONG, self._pongs.popleft()) for _ in range(len(self._pongs)))
         if self._ping:
             self._ping = False
-            self._control_due = True
             return self._framing.control(PING, b"")
-        if self._closing is None:
-            return None
-        if self._texts:
-            self._control_due = True
+        if self._closing is None or self._texts:
             return None
         self._close_written = True
         return self._framing.control(CLOSE, close_payload(*self._closing))
