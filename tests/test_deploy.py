@@ -73,7 +73,6 @@ def test_systemd_waits_for_gunicorn():
     service = unit["Service"]
     assert int(service["TimeoutStopSec"]) > configuration.graceful_timeout
     assert service["KillMode"] == "mixed"  # systemd tells the master, the master its workers
-    assert f"WEB_THREADS={configuration.threads}" in service["Environment"]
     assert "-c python:oompa.gunicorn" in service["ExecStart"]
 
 
@@ -85,7 +84,6 @@ def test_kubernetes_waits_for_gunicorn():
     assert grace > pause + configuration.graceful_timeout
     assert readiness * unready <= pause  # by then nobody sends new connections here
     assert liveness * dead > configuration.graceful_timeout  # a pod that drains is not dead
-    assert f'name: WEB_THREADS, value: "{configuration.threads}"' in read("kubernetes.yaml")
     assert "python:oompa.gunicorn" in read("kubernetes.yaml")
 
 

@@ -14,11 +14,10 @@ from conftest import CEILING, wait_until
 from deployed import deployed, get
 from gunicorn.config import Config
 from raw_peer import RawPeer, health, request_frame, upgrade
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from oompa import Client, Server
 from oompa import gunicorn as configuration
-from oompa.server import web
+from oompa.server import web, workers
 
 #: Seconds in which an idle server ends, even on a busy machine: half of what any timeout would take that it might wait for.
 IDLE_EXIT = 10.0
@@ -28,6 +27,11 @@ LONG_CLOSE = 2 * IDLE_EXIT
 
 #: Seconds in which health is told, whatever the load.
 HEALTH_LIMIT = 2.0
+
+CONFIGURATION = ("-c", "python:oompa.gunicorn")
+
+#: A test runs with our configuration, and without any.
+either = pytest.mark.parametrize("kind", [(), CONFIGURATION], ids=["bare", "configured"])
 
 APPLICATION = """
 import os, threading
@@ -46,14 +50,14 @@ server = Server({"PID": lambda payload: os.getpid(), "WAIT": wait}, drain_timeou
 
 @pytest.fixture
 def served(tmp_path):
-    """Run gunicorn with the configuration: ``served(*arguments)``; tasks PID, and WAIT, which lasts until a file exists."""
+    """Run gunicorn with 4 threads: ``served(*CONFIGURATION)``; tasks PID, and WAIT, which lasts until a file exists."""
 
     def serve(*arguments, application="application:server", drain_timeout=30.0, close_timeout=2.0, port=0, **environment):
         text = APPLICATION.replace("DRAIN", str(drain_timeout)).replace("CLOSE", str(close_timeout))
         (tmp_path / "application.py").write_text(text)
         path = ("--pythonpath", str(tmp_path))
-        gunicorn = ("-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", "127.0.0.1:{port}")
-        return deployed(*gunicorn, *path, *arguments, application, port=port, **environment)
+        fixed = ("-b", "127.0.0.1:{port}", "--threads", "4", "--no-control-socket")
+        return deployed("-m", "gunicorn", *fixed, *path, *arguments, application, port=port, **environment)
 
     return serve
 
@@ -105,84 +109,39 @@ def configured(**changes):
 
 def started(**changes):
     cfg = configured(**changes)
-    warnings = []
-    configuration.on_starting(SimpleNamespace(cfg=cfg, log=SimpleNamespace(warning=lambda *args: warnings.append(args))))
-    return cfg, warnings
-
-
-def worker_of(application, threads=64):
-    warnings = []
-    log = SimpleNamespace(warning=lambda *args: warnings.append(args))
-    return SimpleNamespace(wsgi=application, cfg=configured(threads=threads), log=log, warnings=warnings)
+    configuration.on_starting(SimpleNamespace(cfg=cfg))
+    return cfg
 
 
 # What it sets.
 
 
 def test_settings():
-    cfg, warnings = started()
-    assert (cfg.worker_class_str, cfg.workers, cfg.threads, cfg.worker_connections) == ("gthread", 1, 64, 64)
-    assert (cfg.keepalive, cfg.max_requests, warnings) == (0, 0, [])
+    cfg = started()
+    assert (cfg.worker_class_str, cfg.workers, cfg.threads, cfg.keepalive) == ("gthread", 1, 16, 0)
     if "control_socket_disable" in cfg.settings:
         assert cfg.control_socket_disable is True
 
 
-def test_worker_connections_follow_the_threads_unless_given():
-    assert started(threads=9)[0].worker_connections == 9
-    assert started(threads=9, worker_connections=20)[0].worker_connections == 20
-
-
-@pytest.mark.parametrize("changes", [{"worker_class": "sync"}, {"threads": 1}, {"worker_class": "sync", "threads": 1}])
+@pytest.mark.parametrize("changes", [{"worker_class": "sync"}, {"threads": 1, "certfile": "/c", "keyfile": "/k"}])
 def test_settings_that_cannot_work_are_refused(changes):
     with pytest.raises(RuntimeError, match="oompa needs"):
         started(**changes)
 
 
-def test_max_requests_is_warned_of():
-    assert len(started(max_requests=1000)[1]) == 1
-
-
 def test_timeouts_leave_room_for_a_drain_of_the_default_length():
     server = Server({})
-    assert configured().graceful_timeout == server.drain_timeout + server.close_timeout + configuration._STOPPING
+    assert configured().graceful_timeout == server.drain_timeout + server.close_timeout + workers.STOPPING
 
 
 @pytest.mark.parametrize(
     "drain_timeout, graceful_timeout, expected", [(30.0, 35, 30.0), (5.0, 35, 5.0), (60.0, 35, 30.0), (30.0, 3, 0.0)]
 )
 def test_a_drain_ends_before_gunicorn_kills_the_worker(drain_timeout, graceful_timeout, expected):
-    worker = SimpleNamespace(cfg=configured(graceful_timeout=graceful_timeout))
-    assert configuration._drain_limit(Server({}, drain_timeout=drain_timeout), worker) == expected
+    assert workers.limit_of(Server({}, drain_timeout=drain_timeout), graceful_timeout) == expected
 
 
 # How it bounds connections.
-
-
-@pytest.mark.parametrize(
-    "threads, limits, expected",
-    [
-        (64, [None], [56]),
-        (64, [None, None], [28, 28]),
-        (64, [10, None], [10, 46]),
-        (64, [10], [10]),
-        (8, [None], [6]),
-        (3, [None], [1]),
-        (2, [None], [1]),
-    ],
-)
-def test_connections_leave_threads_for_health(threads, limits, expected):
-    servers = [Server({}, max_connections=limit) for limit in limits]
-    worker = worker_of(None, threads)
-    configuration._bound_connections(servers, worker)
-    assert [server.max_connections for server in servers] == expected
-    assert worker.warnings == []
-
-
-@pytest.mark.parametrize("threads, limits", [(64, [64]), (64, [56, None]), (2, [None, None])])
-def test_too_many_connections_are_warned_of(threads, limits):
-    worker = worker_of(None, threads)
-    configuration._bound_connections([Server({}, max_connections=limit) for limit in limits], worker)
-    assert len(worker.warnings) == 1
 
 
 def test_max_connections_may_be_set_later():
@@ -194,52 +153,25 @@ def test_max_connections_may_be_set_later():
         server.max_connections = 0
 
 
-def test_servers_are_found():
-    flask_app = Server({}).app
-    first, second = flask_app.extensions["oompa"][0], Server({}, path="/second", health_path="/second/health")
-    second.init_app(flask_app)
-    for application in (first, flask_app, ProxyFix(flask_app), ProxyFix(ProxyFix(first))):
-        assert configuration._servers_of(application) == [first, second]
-    assert configuration._servers_of(lambda environ, start_response: []) == []
-
-
-def test_an_application_without_a_server_is_warned_of():
-    worker = worker_of(lambda environ, start_response: [])
-    configuration.post_worker_init(worker)
-    assert len(worker.warnings) == 1
-
-
-@pytest.mark.parametrize("arguments, environment", [(("--threads", "8"), {"WEB_THREADS": "64"}), ((), {"WEB_THREADS": "8"})])
-def test_health_never_starves(served, arguments, environment):
-    """Eight threads: six connections, however many ask, and though the refused do not hang up."""
-    with served(*arguments, **environment) as server:
-        peers, answers = [], []
+@either
+def test_a_websocket_holds_no_thread_of_the_pool(served, kind):
+    with served(*kind) as server:
+        peers = [RawPeer.websocket(server.port) for _ in range(50)]
         try:
-            for _ in range(30):
-                peers.append(RawPeer(server.port))
-                answers.append(attempt(peers[-1]))
-                assert health(server.port, timeout=HEALTH_LIMIT) == (200, b"ok")
-            assert [status for status, _ in answers] == [101] * 6 + [503] * 24
-            assert all(headers["retry-after"] == "1" for status, headers in answers if status == 503)
-            assert all(peer.ends(HEALTH_LIMIT) for peer in peers[6:])
-            peers[0].close()
-            wait_until(lambda: pid(server.port) is not None)
-            assert peers[1].call("PID")["type"] == "OK"
+            assert all(peer.call("PID")["type"] == "OK" for peer in peers)
+            assert health(server.port, timeout=HEALTH_LIMIT) == (200, b"ok")
         finally:
             for peer in peers:
                 peer.close()
 
 
-def test_existing_flask_app_is_bounded_and_drained(served):
-    with served("--threads", "3", application="examples.existing_flask_app:app") as server:
+def test_existing_flask_app_serves_and_is_drained(served):
+    with served(application="examples.existing_flask_app:app") as server:
         with Client(f"ws://127.0.0.1:{server.port}/tasks", no_server=True) as client:
             closed = []
             client.on("host-closed", lambda: closed.append(True))
             client.start()
             assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
-            with RawPeer(server.port) as refused:
-                refused.send(upgrade(server.port, path="/tasks"))
-                assert refused.response().status == 503
             assert get(server.port, "/") == (200, "an ordinary page")
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(CEILING) == 0
@@ -250,9 +182,10 @@ def test_existing_flask_app_is_bounded_and_drained(served):
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2"), ("--preload",)])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_idle_server_ends_at_once_and_cleanly(served, number, arguments):
-    with served(*arguments, "--graceful-timeout", "60", close_timeout=LONG_CLOSE) as server:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@either
+def test_idle_server_ends_at_once_and_cleanly(served, number, arguments, kind):
+    with served(*kind, *arguments, "--graceful-timeout", "60", close_timeout=LONG_CLOSE) as server:
         peers = [RawPeer.websocket(server.port) for _ in range(10)]
         try:
             for peer in peers:
@@ -268,13 +201,13 @@ def test_idle_server_ends_at_once_and_cleanly(served, number, arguments):
 
 
 def test_server_without_connections_ends_at_once(served):
-    with served("--graceful-timeout", "60", close_timeout=LONG_CLOSE) as server:
+    with served(*CONFIGURATION, "--graceful-timeout", "60", close_timeout=LONG_CLOSE) as server:
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(IDLE_EXIT) == 0
 
 
 def test_running_task_finishes_while_everyone_else_is_sent_away(served, held):
-    with served() as server, RawPeer.websocket(server.port) as idle, RawPeer(server.port) as late:
+    with served(*CONFIGURATION) as server, RawPeer.websocket(server.port) as idle, RawPeer(server.port) as late:
         peer, release = held(server.port)
         server.process.send_signal(signal.SIGTERM)
         assert idle.ending().close_code == 1000
@@ -289,8 +222,9 @@ def test_running_task_finishes_while_everyone_else_is_sent_away(served, held):
         assert server.process.wait(CEILING) == 0
 
 
-def test_task_that_takes_too_long_is_left_behind(served, held):
-    with served("--graceful-timeout", "4", drain_timeout=0.5) as server:
+@either
+def test_task_that_takes_too_long_is_left_behind(served, held, kind):
+    with served(*kind, "--graceful-timeout", "4", drain_timeout=0.5) as server:
         peer, _ = held(server.port)
         server.process.send_signal(signal.SIGTERM)
         ending = peer.ending()
@@ -298,8 +232,9 @@ def test_task_that_takes_too_long_is_left_behind(served, held):
         assert server.process.wait(CEILING) == 0
 
 
-def test_peer_that_does_not_answer_the_close_is_cut(served):
-    with served() as server, RawPeer.websocket(server.port) as silent:
+@either
+def test_peer_that_does_not_answer_the_close_is_cut(served, kind):
+    with served(*kind) as server, RawPeer.websocket(server.port) as silent:
         assert silent.call("PID")["type"] == "OK"
         server.process.send_signal(signal.SIGTERM)
         assert silent.message().close_code == 1000
@@ -333,9 +268,10 @@ def test_a_drain_waits_for_a_handshake_that_is_being_answered(serve, monkeypatch
         closed.result(CEILING)
 
 
-def test_reload_replaces_the_workers_without_a_bad_answer(served, held):
+@either
+def test_reload_replaces_the_workers_without_a_bad_answer(served, held, kind):
     """The old worker is still at a task, but accepts no more: health stays good."""
-    with served() as server, RawPeer.websocket(server.port) as idle:
+    with served(*kind) as server, RawPeer.websocket(server.port) as idle:
         old = idle.call("PID")["payload"]
         peer, release = held(server.port)
         server.process.send_signal(signal.SIGHUP)
@@ -352,15 +288,16 @@ def test_reload_replaces_the_workers_without_a_bad_answer(served, held):
         assert server.process.wait(CEILING) == 0
 
 
-def test_reload_loses_no_call(served):
-    with served("--workers", "2") as server, Client(f"ws://127.0.0.1:{server.port}", reconnect_interval=0.1) as client:
+@either
+def test_reload_loses_no_call(served, kind):
+    with served(*kind, "--workers", "2") as server, Client(f"ws://127.0.0.1:{server.port}", reconnect_interval=0.1) as client:
         old = client.call("PID", timeout=CEILING)
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: client.dispatch("PID").result(CEILING) != old)
 
 
 def test_two_workers_both_serve(served):
-    with served("--workers", "2", "--threads", "8") as server:
+    with served("--workers", "2") as server:
         answers = set()
 
         def both_answer():
@@ -371,12 +308,12 @@ def test_two_workers_both_serve(served):
         assert health(server.port) == (200, b"ok")
 
 
-@pytest.mark.parametrize("arguments", [("-k", "sync"), ("-k", "sync", "--threads", "1"), ("--threads", "1")])
+@pytest.mark.parametrize("arguments", [("-k", "sync"), ("-k", "sync", "--threads", "1")])
 def test_gunicorn_refuses_what_cannot_work(arguments):
     gunicorn = [sys.executable, "-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", "127.0.0.1:0"]
     shown = subprocess.run([*gunicorn, *arguments, "examples.calculator:server"], capture_output=True, timeout=30, text=True)
     assert shown.returncode == 1
-    assert re.search(r"^Error: oompa needs .*--(worker-class|threads)", shown.stderr, re.MULTILINE)
+    assert re.search(r"^Error: oompa needs .*--worker-class", shown.stderr, re.MULTILINE)
     assert "Traceback" not in shown.stderr
 
 

@@ -12,6 +12,9 @@ from typing import Any, Collection, Mapping, NamedTuple, Optional
 
 import simple_websocket
 
+#: Where a WSGI environ has what the handshake's answer is made of.
+KEY = "HTTP_SEC_WEBSOCKET_KEY"
+
 
 class BadHandshake(Exception):
     """An upgrade request that is none. ``status`` and ``headers`` are for the answer."""
@@ -26,7 +29,7 @@ def wants_websocket(environ: Mapping[str, Any]) -> bool:
     """Whether a request means to open a WebSocket, well or badly."""
     return (
         "websocket" in _tokens(environ, "HTTP_UPGRADE")
-        or "HTTP_SEC_WEBSOCKET_KEY" in environ
+        or KEY in environ
         or "HTTP_SEC_WEBSOCKET_VERSION" in environ
     )
 
@@ -41,7 +44,7 @@ def check_handshake(environ: Mapping[str, Any]) -> None:
     """
     if environ["REQUEST_METHOD"] != "GET":  # Flask takes HEAD wherever it takes GET
         raise BadHandshake("a WebSocket is opened with GET", 405, (("Allow", "GET"),))
-    if environ.get("SERVER_PROTOCOL") in ("HTTP/0.9", "HTTP/1.0"):
+    if environ.get("SERVER_PROTOCOL") in ("HTTP/0.9", "HTTP/1.0", "HTTP/2.0"):
         raise BadHandshake("a WebSocket needs HTTP/1.1")
     if not environ.get("HTTP_HOST"):
         raise BadHandshake("the Host header is missing")
@@ -55,7 +58,7 @@ def check_handshake(environ: Mapping[str, Any]) -> None:
             "the Sec-WebSocket-Version header must be 13", 426 if version else 400, (("Sec-WebSocket-Version", "13"),)
         )
     try:
-        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), validate=True)
+        key = base64.b64decode(environ.get(KEY, ""), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if len(key) != 16:
@@ -102,7 +105,7 @@ class _Door(simple_websocket.Server):  # type: ignore[misc]
         lines = {
             "Upgrade": "websocket",
             "Connection": "Upgrade",
-            "Sec-WebSocket-Accept": _accept_key(self.environ["HTTP_SEC_WEBSOCKET_KEY"]),
+            "Sec-WebSocket-Accept": _accept_key(self.environ[KEY]),
             **self._headers,
         }
         answer = "".join(f"{name}: {value}\r\n" for name, value in lines.items())

@@ -36,7 +36,7 @@ class LastResort(logging.Handler):
         return True
 
 
-def follow(name: str, level: int) -> None:
+def show(name: str, level: int) -> None:
     """Show a logger from ``level`` on, if nobody has configured it."""
     logger = logging.getLogger(name)
     for handler in logger.handlers:

@@ -134,8 +134,8 @@ class ServerOptions(ConnectionOptions, total=False):
         Option(
             None,
             count_or_none,
-            "beyond, an upgrade gets 503 with Retry-After; None: no limit, or what the threads allow under "
-            "`-c python:oompa.gunicorn`",
+            "beyond, an upgrade gets 503 with Retry-After; None: no limit, or what the threads allow where gunicorn itself speaks "
+            "TLS",
         ),
     ]
     handshake_timeout: Annotated[

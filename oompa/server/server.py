@@ -33,6 +33,7 @@ from .stand_ins import StandIns
 from .stopping import Stop
 from .watcher import Watcher
 from .web import Site, blueprint, paths_of
+from .workers import enlist
 
 _logger = get_logger("oompa.server")
 _logger.addHandler(LastResort("oompa.server"))
@@ -88,6 +89,7 @@ class Server(Listenable):
         #: The Flask application: add routes of your own to it.
         self.app = flask.Flask(__name__, static_folder=None)
         self.init_app(self.app)
+        enlist(self)
 
     # For users.
 
@@ -321,6 +323,10 @@ class Server(Listenable):
         return len(connections)
 
     # Closing.
+
+    def see_out(self, limit: float) -> None:
+        """See every connection end, on the calling thread; what runs may take ``limit`` seconds to finish."""
+        self._admission.drain(limit)
 
     def _close(self, limit: float, closed: "Future[None]") -> None:
         try:

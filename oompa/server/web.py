@@ -1,15 +1,19 @@
 """The Flask side: health, upgrade, disconnect. HTTP ends here; what is upgraded goes to a ``Connection``.
 
 The view of the WebSocket path decides and answers like any other, whatever the application does around its views. The response
-it returns takes the socket over when the web server iterates it, and lives as long as the connection. By then Flask has ended
-the request and its contexts: what they held, a database session of a ``before_request`` say, is free.
+it returns hands the socket over to a thread of ours where it can be taken off the web server (see ``takeover``), and is done.
+Elsewhere it takes the socket over when the web server iterates it, and lives as long as the connection; by then Flask has ended
+the request and its contexts. Either way what they held, a database session of a ``before_request`` say, is free.
 """
 
 import hmac
 import logging
+import socket
+from threading import Thread
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Protocol, Union
 
 from flask import Blueprint, Flask, Request, Response, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
 from ..errors import printable
@@ -19,8 +23,10 @@ from .connection import Visitor
 from .contexts import run_apart
 from .explorer import add_explorer, explorer_paths
 from .gates import check_host, check_origin, identify
-from .handshake import Accepted, BadHandshake, accept, check_handshake, chosen_subprotocol, wants_websocket
+from .handshake import KEY, Accepted, BadHandshake, accept, check_handshake, chosen_subprotocol, wants_websocket
 from .options import ServerOptions
+from .takeover import SOCKET, Taken, came_early, can_be_taken, is_hosted
+from .workers import Ending, hosts
 
 #: Where every connection is closed.
 DISCONNECT_PATH = "/disconnect"
@@ -29,7 +35,7 @@ DISCONNECT_PATH = "/disconnect"
 RETRY_AFTER = 1
 
 
-class Host(Protocol):
+class Host(Ending, Protocol):
     """What the web side needs of the server."""
 
     def check_health(self) -> Any:
@@ -134,7 +140,7 @@ def _upgrade(request: Request, site: Site) -> Response:
     if host.is_draining():
         return _text("draining", 503, {"Retry-After": str(RETRY_AFTER)})
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
-    visitor = Visitor(address, request.headers, identity, read_announcement(request.headers.get), app)
+    visitor = Visitor(address, Headers(list(request.headers)), identity, read_announcement(request.headers.get), app)
     headers = server_headers(options["max_message_size"], host.server_id())
     subprotocol = chosen_subprotocol(environ, options["subprotocols"])
     if subprotocol is not None:
@@ -151,7 +157,8 @@ def _let_in(request: Request, options: ServerOptions) -> Any:
 
 
 class _Upgrade(Response):
-    """The answer to a good upgrade request: the whole life of the WebSocket."""
+    """The answer to a good upgrade request. Where the socket can be taken off the web server it is an ordinary one, which goes
+    nowhere; else the whole life of the WebSocket."""
 
     def __init__(self, host: Host, visitor: Visitor, answer: Mapping[str, str], logger: logging.Logger) -> None:
         super().__init__(status=101)
@@ -163,14 +170,48 @@ class _Upgrade(Response):
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         if self.status_code != 101:  # an ``after_request`` has made another answer of it
             return super().__call__(environ, start_response)
-        return self._live(environ, start_response)
+        if is_hosted(environ):
+            hosts(self._host)
+        if not can_be_taken(environ):
+            return self._live(environ, start_response)
+        refusal = self._hand_over(environ)
+        return super().__call__(environ, start_response) if refusal is None else refusal(environ, start_response)
+
+    def _hand_over(self, environ: Any) -> Optional[Response]:
+        """Serve the WebSocket on a thread of its own; returns what is to be answered instead where that cannot be done."""
+        if came_early(environ):
+            return _text("frames came before the handshake was answered", 400)
+        if not self._host.admit():
+            return self._full()
+        try:
+            taken = Taken(environ)
+            try:
+                request = {SOCKET: taken.sock, KEY: environ[KEY]}
+                Thread(target=self._serve, args=(taken.sock, request), name="oompa-connection", daemon=True).start()
+            except BaseException:
+                taken.stay()
+                raise
+        except (OSError, RuntimeError, MemoryError) as error:
+            self._host.dismiss()
+            self._logger.error("handshake of %s refused: %s", self._visitor.remote_address, error)
+            return self._later()
+        taken.leave()
+        return None
+
+    def _serve(self, sock: socket.socket, environ: Mapping[str, Any]) -> None:
+        """Run on a thread of its own."""
+        try:
+            with sock:
+                self._host.serve(accept(environ, self._answer), self._visitor)
+        except OSError:
+            pass  # the peer is gone
+        finally:
+            self._host.dismiss()
 
     def _live(self, environ: Any, start_response: Any) -> Iterator[bytes]:
         """Run when the web server iterates what the application returned, and so after all of it."""
         if not self._host.admit():
-            self._logger.warning("handshake of %s refused: the server is full", self._visitor.remote_address)
-            full = _text("try again later", 503, {"Retry-After": str(RETRY_AFTER)})
-            yield from full(environ, start_response)
+            yield from self._full()(environ, start_response)
             return
         try:
             accepted = self._accept(environ)
@@ -190,3 +231,10 @@ class _Upgrade(Response):
             return _text("this web server gives no access to its socket; use server.run() or gunicorn --threads", 501)
         except OSError:
             return _text("the peer is gone", 400)
+
+    def _full(self) -> Response:
+        self._logger.warning("handshake of %s refused: the server is full", self._visitor.remote_address)
+        return self._later()
+
+    def _later(self) -> Response:
+        return _text("try again later", 503, {"Retry-After": str(RETRY_AFTER)})
