@@ -1,15 +1,21 @@
 """Metrics: what is counted and under which labels, the page that tells them, gunicorn's workers, and Grafana's queries."""
 
+import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
+from urllib.parse import urlencode
 
+import needs
 import pytest
 from conftest import CALCULATOR, CEILING, wait_until
 from deployed import deployed, get
+from ports import reserved_port
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
 from oompa import Client, RemoteError, Server, TaskError
@@ -254,3 +260,99 @@ def test_workers_add_up_and_those_that_have_ended_are_forgotten(tmp_path):
         finally:
             for each in clients:
                 each.close()
+
+
+# The dashboard.
+
+DASHBOARD = json.loads((Path(__file__).parent.parent / "examples" / "deploy" / "grafana.json").read_text())
+QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+VARIABLES = [each["query"]["query"] for each in DASHBOARD["templating"]["list"] if each["type"] == "query"]
+
+CONFIGURATION = """
+global: {scrape_interval: 200ms, scrape_timeout: 200ms}
+scrape_configs:
+  - job_name: calculator
+    static_configs: [{targets: ["127.0.0.1:%s"]}]
+"""
+
+
+@contextlib.contextmanager
+def prometheus_of(server, folder):
+    """Run Prometheus on a server's page: ``ask(path, **parameters)`` gives what its API answers."""
+    (folder / "prometheus.yml").write_text(CONFIGURATION % server.port)
+    with reserved_port() as port:
+        options = {"config.file": folder / "prometheus.yml", "storage.tsdb.path": folder / "data", "log.level": "error"}
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        process = subprocess.Popen([needs.program("prometheus"), *arguments, f"--web.listen-address=127.0.0.1:{port}"])
+
+        def is_ready():
+            assert process.poll() is None
+            with contextlib.suppress(OSError):
+                return get(port, "/-/ready")[0] == 200
+
+        def ask(path, **parameters):
+            status, text = get(port, f"/api/v1/{path}?{urlencode(parameters)}")
+            assert status == 200, text
+            return json.loads(text)["data"]
+
+        try:
+            wait_until(is_ready, ceiling=30.0)
+            yield ask
+        finally:
+            process.kill()
+            process.wait()
+
+
+def filled_in(text):
+    """A query as Grafana asks it, of all jobs and instances."""
+    return text.replace("$job", ".*").replace("$instance", ".*").replace("$__rate_interval", "5s")
+
+
+@pytest.mark.long
+def test_each_query_of_the_dashboard_has_an_answer(serve, connect, registry, tmp_path):
+    go_on = threading.Event()
+    server = serve({**SCHEMA, "WAIT": lambda payload: go_on.wait(60.0)}, concurrency=2)
+    instrument(server, registry, path="/metrics")
+    caller, waiter = connect(server, reconnect_interval=0.01), connect(server)
+    for client in (caller, waiter):
+        instrument(client, registry)
+    try:
+        calls = [waiter.dispatch("WAIT", timeout=60.0) for _ in range(3)]
+        with prometheus_of(server, tmp_path) as ask:
+            unanswered = set(QUERIES)
+
+            def are_answered():
+                caller.call("ADD", {"x": 1, "y": 6})
+                caller.dispatch("DIV", {"x": 1, "y": 0}).exception(CEILING)
+                for each in server.connections:
+                    if not each.load()[0]:  # the caller's, which it makes anew
+                        each.close()
+                for query in tuple(unanswered):
+                    found = ask("query", query=filled_in(query))["result"]
+                    if found and all(float(each["value"][1]) > 0 for each in found):
+                        unanswered.discard(query)
+                return not unanswered
+
+            try:
+                wait_until(are_answered, ceiling=60.0)
+            except AssertionError:
+                pytest.fail(f"no answer above 0 to {unanswered}")
+            for variable in VARIABLES:
+                selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", filled_in(variable)).groups()
+                values = ask(f"label/{label}/values", **{"match[]": selector})
+                assert values == ["calculator" if label == "job" else f"127.0.0.1:{server.port}"]
+    finally:
+        go_on.set()
+    for each in calls:
+        each.result(CEILING)
+
+
+def test_the_dashboard_asks_for_all_that_is_counted_and_nothing_else(pair, registry):
+    pair[1].call("ECHO")
+    wait_until(lambda: counts(registry, CLIENT))
+    told = {sample.name for metric in registry.collect() for sample in metric.samples}
+    asked = set(re.findall(r"\b(?:oompa|rpc)_\w+_(?:bucket|count|total|connections|running|queued|pending)\b", str(QUERIES)))
+    assert asked <= told
+    assert told - asked == {f"{name}_{part}" for name in (SERVER, CLIENT) for part in ("sum", "created")} | {
+        "oompa_client_reconnects_created"
+    }
