@@ -1,9 +1,11 @@
 """Each file of examples/ runs, as its first lines say it does."""
 
+import json
 import os
 import subprocess
 import sys
 
+import needs
 import pytest
 from conftest import CEILING
 from deployed import deployed, get
@@ -46,6 +48,30 @@ def test_gunicorn_serves_an_example(module):
         assert get(server.port, "/health") == (200, "ok")
         with Client(f"ws://127.0.0.1:{server.port}") as client:
             assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
+
+
+def test_observability_shows_logs_spans_and_metrics_of_one_trace():
+    for each in ("opentelemetry.sdk", "prometheus_client"):
+        needs.package(each)
+    shown = run("examples.observability")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    (raised,) = [json.loads(line) for line in shown.stdout.splitlines() if "raised" in line]
+    assert raised["level"] == "ERROR" and raised["exception"].endswith("ZeroDivisionError: division by zero")
+    for kind in ("CLIENT", "SERVER"):
+        assert f"{kind} span DIV: trace {raised['trace_id']}, ERROR" in shown.stdout
+    assert 'seconds_count{rpc_method="DIV",rpc_response_status_code="internal"} 1.0' in shown.stdout
+    assert "oompa_server_connections 1.0" in shown.stdout
+
+
+@pytest.mark.long
+def test_gunicorn_serves_observability():
+    for each in ("opentelemetry.sdk", "prometheus_client"):
+        needs.package(each)
+    with deployed(*GUNICORN, "examples.observability:server") as server:
+        with Client(f"ws://127.0.0.1:{server.port}") as client:
+            assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
+        status, text = get(server.port, "/metrics")
+        assert status == 200 and 'rpc_method="ADD"' in text
 
 
 def test_existing_flask_app_serves_pages_and_tasks():
