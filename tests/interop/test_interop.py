@@ -508,3 +508,90 @@ def calculator(port: int) -> "Iterator[subprocess.Popen[bytes]]":
     finally:
         process.kill()
         process.wait(CEILING)
+
+
+class TestTraces:
+    """A trace goes by both, though the original knows nothing of it."""
+
+    @pytest.fixture
+    def exporter(self) -> Any:
+        needs.package("opentelemetry.sdk")
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        return InMemorySpanExporter()
+
+    @pytest.fixture
+    def provider(self, exporter: Any) -> Any:
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        return provider
+
+    def test_a_parent_goes_by_a_node_server_unharmed(self, node: Callable[[str], Node], provider: Any, exporter: Any) -> None:
+        """A task asks a Node server and then one of ours: all of it is the trace of whoever called the task."""
+        from oompa.opentelemetry import instrument
+
+        original = node("server.js")
+        url = f"ws://127.0.0.1:{original.do('listen', port=0)}"
+        inner, outer = Server({"ADD": lambda p: p["x"] + p["y"]}), Server({"SUM": lambda p: add(to_node) + add(to_inner)})
+        inner.listen(0).result(CEILING)
+        outer.listen(0).result(CEILING)
+        to_node, to_inner, client = Client(url), *(Client(f"ws://127.0.0.1:{each.port}") for each in (inner, outer))
+        instrumented = (inner, outer, to_node, to_inner, client)
+        for each in instrumented:
+            instrument(each, provider)
+
+        def add(through: Client) -> Any:
+            return through.call("ADD", {"x": 1, "y": 6})
+
+        try:
+            with provider.get_tracer("test").start_as_current_span("ROOT") as root:
+                assert client.call("SUM") == 14
+        finally:
+            for through in (client, to_inner, to_node):
+                through.close()
+            for server in (outer, inner):
+                server.close().result(CEILING)
+        spans = exporter.get_finished_spans()
+        assert sorted((span.name, span.kind.name) for span in spans) == [
+            *[("ADD", "CLIENT")] * 2,
+            ("ADD", "SERVER"),
+            ("ROOT", "INTERNAL"),
+            ("SUM", "CLIENT"),
+            ("SUM", "SERVER"),
+        ]
+        assert {span.context.trace_id for span in spans} == {root.get_span_context().trace_id}
+        (task,) = [span for span in spans if (span.name, span.kind.name) == ("SUM", "SERVER")]
+        calls = [span for span in spans if (span.name, span.kind.name) == ("ADD", "CLIENT")]
+        assert {span.parent.span_id for span in calls} == {task.context.span_id}
+        assert {span.attributes["rpc.response.status_code"] for span in calls} == {"ok"}
+
+    def test_a_node_server_ignores_a_parent_that_comes_all_the_same(self, node: Callable[[str], Node]) -> None:
+        from websocket import create_connection
+
+        parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        request = {"type": "ADD", "id": "1", "payload": {"x": 1, "y": 6}, "meta": {"traceparent": parent}}
+        connection = create_connection(f"ws://127.0.0.1:{node('server.js').do('listen', port=0)}", timeout=CEILING)
+        try:
+            connection.send(json.dumps(request))
+            assert json.loads(connection.recv()) == {"type": "OK", "id": "1", "payload": 7}
+        finally:
+            connection.close()
+
+    def test_a_call_of_the_node_client_begins_a_trace(self, node: Callable[[str], Node], provider: Any, exporter: Any) -> None:
+        from oompa.opentelemetry import instrument
+
+        server = Server({"ADD": lambda payload: payload["x"] + payload["y"]})
+        instrument(server, provider)
+        server.listen(0).result(CEILING)
+        try:
+            client = node("client.js")
+            client.do("connect", url=f"ws://127.0.0.1:{server.port}", interval=50)
+            assert client.do("call", method="add", args=[1, 2]) == 3
+            client.do("close")
+        finally:
+            server.close().result(CEILING)
+        (span,) = exporter.get_finished_spans()
+        assert (span.name, span.parent, span.status.status_code.name) == ("ADD", None, "UNSET")
