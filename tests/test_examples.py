@@ -7,7 +7,7 @@ import sys
 
 import needs
 import pytest
-from conftest import CEILING
+from conftest import CEILING, wait_until
 from deployed import deployed, get
 
 from oompa import Client
@@ -72,6 +72,18 @@ def test_gunicorn_serves_observability():
             assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
         status, text = get(server.port, "/metrics")
         assert status == 200 and 'rpc_method="ADD"' in text
+
+
+@pytest.mark.parametrize("command", [("-m", "examples.explorer", "{port}"), (*GUNICORN, "examples.explorer:server")])
+def test_the_explorer_is_shown_and_its_shop_answers(command):
+    with deployed(*command) as server:
+        status, page = get(server.port, "/explore")
+        assert status == 200 and 'src="explore/page.js"' in page
+        with Client(f"ws://127.0.0.1:{server.port}") as client:
+            assert client.call("PRICE", {"net": 100}) == 119
+            steps = []
+            assert client.dispatch("STOCKTAKING", {"shelves": 2}, on_progress=steps.append).result(CEILING) == 24
+            wait_until(lambda: [step.message for step in steps] == ["shelf 1", "shelf 2"])
 
 
 def test_existing_flask_app_serves_pages_and_tasks():

@@ -50,6 +50,8 @@ def serve(target: str, bind: str, workers: int, verbose: bool) -> None:
             server.run(port, host)
     except (OSError, OverflowError) as error:
         raise click.UsageError(f"cannot listen on {shown}: {error}; --bind takes another place") from None
+    except ValueError as error:  # an explorer that would be open to the world
+        raise click.UsageError(str(error)) from None
 
 
 def load(target: str, verbose: bool = False) -> Any:

@@ -39,6 +39,24 @@ function duration(seconds) {
   return `${value >= 100 ? Math.round(value) : Number(value.toPrecision(3))}\u00a0${unit}`;
 }
 
+/** How long something has been, in its two largest units. */
+function age(seconds) {
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const first = Math.max(units.findIndex(([, length]) => seconds >= length), 0);
+  let left = Math.max(seconds, 0);
+  return units.slice(seconds < 1 ? 3 : first).slice(0, 2).map(([unit, length]) => {
+    const count = Math.floor(left / length);
+    left -= count * length;
+    return `${count}\u00a0${unit}`;
+  }).join(" ");
+}
+
+/** A function that does not begin anew while it is under way. */
+function alone(begin) {
+  let underWay = null;
+  return () => (underWay ??= begin().finally(() => (underWay = null)));
+}
+
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
 // JSON. Whole numbers beyond 2**53 keep their digits where the browser can (JSON.rawJSON).
@@ -70,6 +88,7 @@ class Link {
   #pending = new Map(); // id -> {resolve, reject, onProgress}
   #lastId = 0;
   #pause = 500;
+  #wasOpen = false;
 
   constructor(url, onState) {
     this.url = url;
@@ -82,6 +101,7 @@ class Link {
     this.#socket = new WebSocket(this.url);
     this.#socket.onopen = () => {
       this.#pause = 500;
+      this.#wasOpen = true;
       this.onState("open", "connected");
     };
     this.#socket.onmessage = ({ data }) => this.#received(data);
@@ -94,7 +114,8 @@ class Link {
       reject(new CallFailed(`The connection was lost (${why}). The task may have run or not.`));
     }
     this.#pending.clear();
-    this.onState("lost", `no connection (${why}), trying again`);
+    const hint = this.#wasOpen ? "" : ": the log of the server tells whether it refuses"; // a browser does not
+    this.onState("lost", `no connection (${why})${hint}; trying again`);
     setTimeout(() => this.#open(), this.#pause);
     this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE);
   }
@@ -112,11 +133,11 @@ class Link {
     else call.reject(new CallFailed(message.error, message.details));
   }
 
-  /** Send a request. `payload` is JSON text; undefined: none. Returns its id and a promise of the reply's payload. */
+  /** Send a request. `payload` is JSON text; undefined: none. Returns a promise of the reply's payload, and the id; null: not sent. */
   call(type, payload, onProgress = () => {}) {
     const id = `explorer-${++this.#lastId}`;
     if (this.#socket.readyState !== WebSocket.OPEN) {
-      return { id, reply: Promise.reject(new CallFailed("There is no connection. Nothing was sent.")) };
+      return { id: null, reply: Promise.reject(new CallFailed("There is no connection. Nothing was sent.")) };
     }
     const reply = new Promise((resolve, reject) => this.#pending.set(id, { resolve, reject, onProgress }));
     const rest = `"id":"${id}","meta":{"progress":true}`;
@@ -173,7 +194,7 @@ function hintOf(schema, { isRequired, isNullable }) {
   const bounds = [
     ["≥", schema.minimum], [">", schema.exclusiveMinimum], ["≤", schema.maximum], ["<", schema.exclusiveMaximum],
   ].filter(([, bound]) => bound !== undefined).map(([sign, bound]) => `${sign} ${bound}`);
-  const kind = schema.enum ? "" : schema.format ?? schema.type ?? "JSON";
+  const kind = schema.enum ? "" : schema.format ?? schema.type ?? "any JSON";
   const absence = "default" in schema ? `default ${JSON.stringify(schema.default)}` : isRequired ? "" : "optional";
   return [[kind, ...bounds].filter(Boolean).join(" "), isNullable && schema.default !== null ? "or null" : "", absence]
     .filter(Boolean).join(" · ");
@@ -234,15 +255,18 @@ function blankChoice(schema, { isRequired }) {
   return "default" in schema ? `default: ${JSON.stringify(schema.default)}` : "left out";
 }
 
+/** For what no other field can: one line, or several for what may be large. */
 function jsonField(schema, options) {
-  const control = element("textarea", { rows: options.rows ?? 2, spellcheck: false, autocomplete: "off" });
+  const rows = options.rows ?? (schema.type === "object" || schema.type === "array" ? 3 : 1);
+  const control = element(rows > 1 ? "textarea" : "input", { spellcheck: false, autocomplete: "off", className: "json" });
+  if (rows > 1) Object.assign(control, { rows, placeholder: "Ctrl + Enter calls" });
   control.required = options.isRequired && !options.isNullable;
-  if (options.initial !== undefined) control.value = pretty(options.initial);
+  if (options.initial !== undefined) control.value = rows > 1 ? pretty(options.initial) : JSON.stringify(options.initial);
   control.addEventListener("input", () => control.setCustomValidity(problemOf(control.value)));
   control.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) control.form.requestSubmit();
   });
-  return inputField(schema, options, control, (value) => value);
+  return { ...inputField(schema, options, control, (value) => value), isJson: true };
 }
 
 function problemOf(text) {
@@ -250,7 +274,7 @@ function problemOf(text) {
     if (text.trim()) JSON.parse(text);
     return "";
   } catch (error) {
-    return `This is not JSON: ${error.message}`;
+    return `This is not JSON: ${error.message}. A text needs quotes: "abc"`;
   }
 }
 
@@ -360,7 +384,7 @@ class PayloadForm {
     this.switch = element("button", { type: "button", className: "quiet" });
     this.switch.addEventListener("click", () => this.#toggle());
     this.#show();
-    this.switch.hidden = takesNothing(this.schema) || this.#field.node.querySelector(":scope > textarea") !== null;
+    this.switch.hidden = takesNothing(this.schema) || this.#field.isJson === true;
   }
 
   /** The payload as JSON text; undefined for none. */
@@ -656,6 +680,10 @@ class TaskView {
       card.failed(error);
       announce(`${this.type} failed: ${error.message.slice(0, 200)}`);
     }
+    if (id !== null) this.#remember(card);
+  }
+
+  #remember(card) {
     this.#count += 1;
     this.#points.push({ seconds: card.elapsed, isError: card.node.dataset.state === "error" });
     this.#points.splice(0, this.#points.length - KEPT_POINTS);
@@ -685,6 +713,8 @@ class Page {
   #stats = { tasks: {} };
   #shown = null;
   canCancel = false;
+  refreshStats = alone(() => this.#askStats());
+  refreshHealth = alone(() => this.#askHealth());
   schema = { operations: {} };
 
   constructor() {
@@ -694,10 +724,10 @@ class Page {
     byId("filter").addEventListener("input", () => this.#filter());
     byId("search").addEventListener("submit", (event) => this.#openFirst(event));
     addEventListener("hashchange", () => this.#route(true));
-    document.addEventListener("visibilitychange", () => this.refreshStats());
+    document.addEventListener("visibilitychange", this.refreshStats);
     this.link = new Link(url.href, (state, text) => this.#connectionIs(state, text));
-    setInterval(() => this.refreshStats(), STATS_INTERVAL);
-    setInterval(() => this.#refreshHealth(), HEALTH_INTERVAL);
+    setInterval(this.refreshStats, STATS_INTERVAL);
+    setInterval(this.refreshHealth, HEALTH_INTERVAL);
   }
 
   #connectionIs(state, text) {
@@ -724,10 +754,10 @@ class Page {
       return;
     }
     this.refreshStats();
-    this.#refreshHealth();
+    this.refreshHealth();
   }
 
-  async #refreshHealth() {
+  async #askHealth() {
     if (!this.isOpen || document.hidden) return;
     try {
       await this.link.call("$OOMPA/PING").reply;
@@ -737,7 +767,7 @@ class Page {
     }
   }
 
-  async refreshStats() {
+  async #askStats() {
     if (!this.isOpen || document.hidden) return;
     try {
       this.#stats = await this.link.call("$OOMPA/STATS").reply;
@@ -745,8 +775,9 @@ class Page {
       return; // whoever notices the connection tells
     }
     const { connections, running, queued, started } = this.#stats;
-    const figures = { connections, running, queued, "up since": new Date(started).toLocaleString("en-GB") };
-    byId("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, `${value}`))));
+    const figures = { connections, running, queued, up: age((Date.now() - new Date(started)) / 1000) };
+    const pairs = Object.entries(figures).map(([name, value]) => [element("dt", {}, name), element("dd", {}, `${value}`)]);
+    byId("figures").replaceChildren(...pairs.map((pair) => element("div", {}, ...pair)));
     for (const [type, { count }] of this.#links) {
       const told = own(this.#stats.tasks, type);
       if (told) count.textContent = told.num_requests ? told.num_requests.toLocaleString("en") : "";
@@ -788,8 +819,7 @@ class Page {
 
   #openFirst(event) {
     event.preventDefault();
-    const first = byId("tasks").querySelector("li:not([hidden]) a");
-    first?.click();
+    byId("tasks").querySelector("li:not([hidden]) a")?.click();
   }
 
   /** Show the task that the address names; on a wide screen there is always one. */
@@ -802,9 +832,10 @@ class Page {
       else link.removeAttribute("aria-current");
     }
     document.body.classList.toggle("has-task", type !== undefined);
+    const last = this.#shown?.type;
     this.#shown = type === undefined ? null : this.#viewOf(type);
     byId("task").replaceChildren(this.#shown?.node ?? element("p", { className: "empty" }, "Choose a task to see what it takes, and to call it."));
-    if (isAsked && this.#shown) this.#shown.heading.focus();
+    if (isAsked) (this.#shown?.heading ?? this.#links.get(last)?.link)?.focus(); // back in the list, where one has left it
     this.#tellShown();
   }
 

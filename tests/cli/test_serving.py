@@ -81,6 +81,13 @@ def test_a_port_that_is_taken_is_told(module, capsys, serve):
     assert "--bind takes another place" in capsys.readouterr().err
 
 
+def test_an_explorer_is_not_opened_to_the_world(module, capsys):
+    name = module(MODULE.replace('name="mine"', 'explorer="/explore"'))
+    assert run(["serve", name, "--bind", "0.0.0.0:0"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and "listen on loopback" in told[1] and "Server(authenticate=...)" in told[1]
+
+
 def served(name, *arguments):
     return deployed("-m", "oompa", "serve", f"{name}:server", "--bind", "127.0.0.1:{port}", *arguments)
 

@@ -1,18 +1,24 @@
 """The explorer: who may open it, where its files are, and, in a real Chromium, what a person can do on it."""
 
 import json
+import os
+import pathlib
 import re
+import socket
 import ssl
+import subprocess
+import tempfile
 import threading
 from importlib.resources import files
 from typing import List, Literal, Optional, TypedDict
 from urllib.parse import quote
 
 import flask
+import needs
 import pytest
 import trustme
 from browser import chromium
-from conftest import CEILING
+from conftest import CEILING, wait_until
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from oompa import Schema, Server, TaskError, current_request
@@ -111,6 +117,70 @@ def test_nobody_else_does_without_authenticate(path, environ, why):
     answer = visit(Server({}, explorer="/explore"), path, **environ)
     assert (answer.status_code, answer.mimetype) == (403, "text/plain")
     assert why in answer.text
+
+
+NGINX = """
+daemon off; worker_processes 1; error_log stderr; pid {folder}/pid;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    server {{
+        listen unix:{folder}/plain;
+        location / {{ proxy_pass http://127.0.0.1:{port}; }}
+    }}
+    server {{
+        listen unix:{folder}/upgrading;
+        location / {{
+            proxy_pass http://127.0.0.1:{port};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+        }}
+    }}
+}}
+"""
+
+
+@pytest.fixture
+def nginx(serve):
+    """An nginx that says nothing of itself before an explorer: ``nginx(place, path, **headers)`` gives an answer's status."""
+    program = needs.program("nginx")
+    port = serve(explorer="/explore").port
+    with tempfile.TemporaryDirectory() as folder:
+        (pathlib.Path(folder) / "conf").write_text(NGINX.format(folder=folder, port=port))
+        process = subprocess.Popen([program, "-p", folder, "-c", f"{folder}/conf", "-e", "stderr"], stderr=subprocess.DEVNULL)
+
+        def ask(place, path, **headers):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(CEILING)
+                sock.connect(f"{folder}/{place}")
+                lines = {"Host": "public.example", "Connection": "close", **headers}
+                head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+                sock.sendall(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
+                return int(sock.makefile("rb").readline().split()[1])
+
+        try:
+            wait_until(lambda: os.path.exists(f"{folder}/upgrading"))
+            yield ask
+        finally:
+            process.terminate()
+            process.wait(CEILING)
+
+
+def test_a_proxy_that_says_nothing_of_itself_opens_it_to_nobody(nginx):
+    """Of one that is made for WebSockets the page may be seen, which holds nothing; but no call comes through."""
+    assert nginx("plain", "/health") == 200
+    assert nginx("plain", "/explore") == 403
+    websocket = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec_WebSocket_Version": "13",
+        "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    assert nginx("upgrading", "/", **websocket, Origin="http://public.example") == 403
+    assert nginx("upgrading", "/", **websocket) == 101, "it does come through from what is no browser"
 
 
 def test_with_authenticate_it_is_the_same_door_as_that_of_the_websocket():
@@ -387,6 +457,20 @@ def test_what_is_no_json_is_not_sent(explore, tab, text, is_sent):
         assert tab.run("document.querySelectorAll('.call').length") == 0
 
 
+def test_an_argument_of_any_kind_takes_json_on_one_line(explore, tab):
+    schema = Schema()
+    schema.add("ADD", lambda x, y: x + y)
+    explore(schema, "ADD")
+    tab.fill(".field:nth-child(1) input", "1e2")
+    tab.fill(".field:nth-child(2) input", "two")
+    tab.press("Enter")
+    assert tab.run("document.activeElement.validationMessage").endswith('A text needs quotes: "abc"')
+    tab.fill(".field:nth-child(2) input", "2")
+    tab.press("Enter")
+    tab.wait(ENDED)
+    assert tab.text(".call pre") == "102"
+
+
 def test_a_form_is_not_sent_without_what_it_needs(explore, tab):
     explore(shop()[0], "ADD")
     tab.click(SUBMIT)
@@ -554,7 +638,7 @@ def test_the_line_at_the_top_tells_of_health_and_of_the_connection(explore, tab)
     schema, _, gates = shop()
     server = explore(schema, "SLOW", healthcheck=lambda: not sick.is_set())
     tab.wait("document.getElementById('state').textContent === 'healthy'")
-    assert tab.text("#figures").replace("\n", " ").startswith("connections 1 running 0 queued 0 up since ")
+    assert tab.text("#figures").replace("\n", " ").startswith("connections 1 running 0 queued 0 up ")
     tab.click(SUBMIT)
     tab.wait("document.querySelector('progress')")
     sick.set()
