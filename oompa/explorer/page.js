@@ -257,11 +257,15 @@ function blankChoice(schema, { isRequired }) {
 
 /** For what no other field can: one line, or several for what may be large. */
 function jsonField(schema, options) {
-  const rows = options.rows ?? (schema.type === "object" || schema.type === "array" ? 3 : 1);
-  const control = element(rows > 1 ? "textarea" : "input", { spellcheck: false, autocomplete: "off", className: "json" });
-  if (rows > 1) Object.assign(control, { rows, placeholder: "Ctrl + Enter calls" });
+  const isLarge = options.isWhole || schema.type === "object" || schema.type === "array";
+  const text = options.initial === undefined ? "" : JSON.stringify(options.initial, null, isLarge ? 2 : 0);
+  const control = element(isLarge ? "textarea" : "input", { spellcheck: false, autocomplete: "off", className: "json" });
+  control.value = text;
+  if (isLarge) {
+    const rows = Math.min(Math.max(text.split("\n").length, options.isWhole ? 6 : 3), 24);
+    Object.assign(control, { rows, placeholder: "Ctrl + Enter calls" });
+  }
   control.required = options.isRequired && !options.isNullable;
-  if (options.initial !== undefined) control.value = rows > 1 ? pretty(options.initial) : JSON.stringify(options.initial);
   control.addEventListener("input", () => control.setCustomValidity(problemOf(control.value)));
   control.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) control.form.requestSubmit();
@@ -370,7 +374,7 @@ function takesNothing(schema) {
   return schema.type === "object" && !Object.keys(schema.properties ?? {}).length && schema.additionalProperties === false;
 }
 
-const payloadAsJson = (root, initial) => jsonField({}, { root, name: "payload", isRequired: false, rows: 6, initial });
+const payloadAsJson = (root, initial) => jsonField({}, { root, name: "payload", isRequired: false, isWhole: true, initial });
 
 /** The form of a payload: fields where the schema tells them, or JSON; one may go over to the other. */
 class PayloadForm {
