@@ -52,6 +52,77 @@ def test_the_fixtures_work_on_several_workers(tmp_path):
     assert "3 passed, 1 error" in output, output
 
 
+LEAVING = """
+import pytest
+
+from oompa import Client, Server
+from oompa.testing import connect
+
+server = Server({"ADD": sum})
+kept = []
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with connect(server) as client:
+        yield client
+
+
+@pytest.fixture
+def forgotten():
+    return connect(server)
+
+
+def test_forgets_it():
+    client = connect(server)
+    assert client.call("ADD", [1, 2]) == 3
+
+
+def test_keeps_it():
+    kept.append(Client("ws://127.0.0.1:1"))
+
+
+def test_has_it_of_a_fixture_that_forgets_it(forgotten):
+    pass
+
+
+def test_shares_it(shared):
+    assert shared.call("ADD", [1, 2]) == 3
+
+
+def test_closes_it():
+    client = connect(server)
+    client.close()
+
+
+def test_has_it_closed(oompa_connect):
+    assert oompa_connect(server).is_connected
+
+
+def test_never_started_it():
+    Client("ws://127.0.0.1:1", no_server=True)
+
+
+@pytest.mark.oompa_leaves_open
+def test_may():
+    kept.append(connect(server))
+
+
+def test_fails_anyhow():
+    client = connect(server)
+    assert not client
+"""
+
+
+def test_a_test_that_leaves_a_client_open_has_an_error(tmp_path):
+    (tmp_path / "test_it.py").write_text(LEAVING)
+    output = run_pytest(tmp_path, "-rE", write=False)
+    assert "1 failed, 8 passed, 3 errors" in output, output
+    for name in ("forgets_it", "keeps_it", "has_it_of_a_fixture_that_forgets_it"):
+        assert f"ERROR test_it.py::test_{name} - Failed: the test" in output, output
+    assert "one to ws://127.0.0.1:1. Close it, use it as a context manager, or mark" in output, output
+
+
 def test_the_coverage_of_a_user_is_whole(tmp_path):
     (tmp_path / "calculator.py").write_text(
         "from oompa import Schema, Server\n\nschema = Schema()\n\n\n@schema.task('ADD')\n"

@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import socket
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Union
 from urllib.parse import quote, unquote, urlsplit
 
@@ -25,6 +26,7 @@ class Address(NamedTuple):
         host: In ASCII, so that resolving it needs no codec that would be imported when it is first used.
         authorization: The value of the header that ``user:password@`` stands for.
         path: Of a Unix socket, which then counts instead of host and port.
+        dial: Gives a socket that is connected already, anew for each connection, which then counts instead of all of these.
     """
 
     url: str
@@ -33,10 +35,13 @@ class Address(NamedTuple):
     is_secure: bool
     authorization: Optional[str] = None
     path: Optional[str] = None
+    dial: Optional[Callable[[], socket.socket]] = None
 
     @property
     def shown(self) -> str:
         """What errors and logs tell of it: no path, query or password, which may hold secrets."""
+        if self.dial is not None:
+            return "a server of this process"
         if self.path is not None:
             return f"{_UNIX_SCHEME}{self.path}"
         return f"{'wss' if self.is_secure else 'ws'}://{self._bracketed}:{self.port}"
@@ -67,8 +72,10 @@ def parse_urls(urls: Any) -> list[Address]:
     return [parse_url(urls)]
 
 
-def parse_url(url: str) -> Address:
-    """Take a WebSocket URL apart. Raises ValueError for anything else."""
+def parse_url(url: Union[str, Address]) -> Address:
+    """Take a WebSocket URL apart, unless it is already. Raises ValueError for anything else."""
+    if isinstance(url, Address):
+        return url
     if not isinstance(url, str):
         raise ValueError(
             "the URL must be a string such as 'ws://localhost:9000', not of type "

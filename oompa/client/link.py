@@ -62,6 +62,9 @@ _LOOK = 1.0
 #: The links of this process, for ``os.fork``.
 _links: "weakref.WeakSet[Link]" = weakref.WeakSet()
 
+#: Links made since somebody began to look for those that are left open, as the pytest plugin does; None: nobody looks.
+made: "Optional[list[Link]]" = None
+
 
 class Wishes(NamedTuple):
     """What one request differs in from others.
@@ -180,6 +183,8 @@ class Link:
         self._id_prefix = _random_id()
         self._ordinals = itertools.count(1)
         _links.add(self)
+        if made is not None:
+            made.append(self)
 
     # What callers use; any thread.
 
@@ -486,8 +491,13 @@ class Link:
 
     def abandon(self) -> None:
         """Close, on the timer's thread, and return at once. Takes no lock: a garbage collection comes at any moment."""
-        self._abandoned = True
+        self._abandoned = self._abandoned or self._refusal is None
         self._timer.nudge()
+
+    @property
+    def is_left_open(self) -> bool:
+        """Whether it was started and nobody has closed it, even if the garbage collection has."""
+        return self._keeper is not None and (self._refusal is None or self._abandoned)
 
     def disown(self) -> None:
         """This process is a fork: the connection, the locks and the threads are the parent's, and so are the ids."""

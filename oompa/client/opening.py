@@ -176,7 +176,8 @@ class _Visit:
     def __init__(self, opening: "ClientOpening", target: _Target, deadline: float) -> None:
         self.target = target
         self.address = opening.addresses[target.server]
-        self.sock = socket.socket(target.family, target.kind, target.protocol)
+        dial = self.address.dial
+        self.sock = socket.socket(target.family, target.kind, target.protocol) if dial is None else dial()
         self.waits_for = select.POLLOUT
         self.is_connected = False
         self.refusal: Optional[Failure] = None
@@ -207,7 +208,8 @@ class _Visit:
         self.sock.close()
 
     def _open(self) -> Steps:
-        proxy = self._opening.proxy if self.address.path is None else {}
+        is_local = self.address.path is not None or self.address.dial is not None
+        proxy = {} if is_local else self._opening.proxy
         if proxy and proxy["proxy_type"] != "http":
             self._connect_by_socks(proxy)
         else:
@@ -226,6 +228,8 @@ class _Visit:
 
     def _connect(self) -> Generator[int, None, None]:
         self.sock.settimeout(0.0)
+        if self.address.dial is not None:
+            return
         problem = self.sock.connect_ex(self.target.place)
         if problem in _UNDER_WAY:
             yield select.POLLOUT
@@ -455,7 +459,7 @@ class ClientOpening:
             self._race.resolved(targets, monotonic())
 
     def _targets(self, server: int, address: Address) -> list[_Target]:
-        if address.path is not None:
+        if address.path is not None or address.dial is not None:
             return [_Target(server, socket.AF_UNIX, socket.SOCK_STREAM, 0, address.path)]
         host, port = address.host, address.port
         if self.proxy:

@@ -37,10 +37,10 @@ _NO_DESCRIPTOR_PAUSE = 0.05
 _REQUEST_BUFFER = 1024
 
 #: What the peer of a Unix socket is called, as Werkzeug does: it has no address.
-_LOCAL_PEER = ("<local>", 0)
+LOCAL_PEER = ("<local>", 0)
 
 #: What a WSGI application is told of a server on a Unix socket, which has no host and port.
-_LOCAL_SERVER = ("127.0.0.1", 80)
+LOCAL_SERVER = ("127.0.0.1", 80)
 
 #: What no value of a header may hold (:rfc:`9110#section-5.5`): control characters but the tab. Folded lines are among them.
 _FORBIDDEN = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
@@ -67,7 +67,9 @@ class _DeadlineReader(io.RawIOBase):
             return 0
 
 
-class _Handler(WSGIRequestHandler):
+class RequestHandler(WSGIRequestHandler):
+    """Reads the request of one connection and has it answered; whoever makes a class of it says where it logs."""
+
     logger: logging.Logger
     server: "EmbeddedServer"
 
@@ -187,12 +189,12 @@ class EmbeddedServer(ThreadedWSGIServer):
         # Bound here: Werkzeug prints and exits when a port is taken.
         self._file = None if path is None else SocketFile(path)
         with listen_on_port(host, port) if self._file is None else self._file.listening as listening:
-            handler = type("Handler", (_Handler,), {"logger": logger})
+            handler = type("Handler", (RequestHandler,), {"logger": logger})
             if self._file is None:
                 super().__init__(host, listening.getsockname()[1], application, handler, fd=listening.fileno())
             else:
                 super().__init__(f"unix://{self._file.path}", 0, application, handler, fd=listening.fileno())
-                self.server_address = _LOCAL_SERVER
+                self.server_address = LOCAL_SERVER
         self.is_loopback = self._file is not None or ip_address(str(self.server_address[0])).is_loopback
         self.ssl_context = context  # Werkzeug would shake hands on the thread that accepts
         _servers.add(self)
@@ -239,7 +241,7 @@ class EmbeddedServer(ThreadedWSGIServer):
                 raise
         with self._lock:
             self._open.add(sock)
-        return sock, address or _LOCAL_PEER
+        return sock, address or LOCAL_PEER
 
     def shutdown_request(self, request: Any) -> None:
         """A connection is over."""

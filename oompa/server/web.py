@@ -31,6 +31,9 @@ from .workers import Ending, hosts
 #: Where every connection is closed.
 DISCONNECT_PATH = "/disconnect"
 
+#: A key of the WSGI environ: what stands for ``authenticate``. No header can set it: those begin with ``HTTP_``.
+AUTHENTICATE = "oompa.authenticate"
+
 #: Seconds after which a refused client may try again.
 RETRY_AFTER = 1
 
@@ -153,7 +156,7 @@ def _let_in(request: Request, options: ServerOptions) -> Any:
     check_handshake(request.environ)
     check_host(request.environ, options["hosts"])
     check_origin(request.environ, options["origins"])
-    return identify(options["authenticate"], request)
+    return identify(request.environ.get(AUTHENTICATE, options["authenticate"]), request)
 
 
 class _Upgrade(Response):

@@ -1,36 +1,12 @@
-"""For tests of what calls and of what is called: a client joined to a server without a port, and a server that is scripted.
+"""A server that is scripted, and remembers what it was asked."""
 
-::
-
-    def test_add():
-        with connect(server) as client:
-            assert client.call("ADD", {"x": 1, "y": 2}) == 3
-
-Everything is real: the handshake, the frames, the threads. Only the network is not: the two are joined by a Unix socket in a
-directory of its own, so no port is taken and tests may run beside each other.
-"""
-
-import shutil
-import tempfile
 import threading
-from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, NamedTuple
-from urllib.parse import quote
+from typing import Any, Mapping, NamedTuple, Optional
 
-from .client.client import Client
-from .errors import RemoteError
-from .logs import get_logger
-from .server.embedded import EmbeddedServer
-from .server.server import Server
-from .wire.messages import PING
-
-_logger = get_logger("oompa.testing")
-
-#: Seconds between looks for a request to stop: what closing costs a test.
-_POLL_INTERVAL = 0.001
-
-#: Seconds in which a test's client shakes hands.
-_HANDSHAKE_TIMEOUT = 10.0
+from ..errors import RemoteError
+from ..server.server import Server
+from ..wire.messages import PING
+from .faults import Faults
 
 
 class StubCall(NamedTuple):
@@ -45,57 +21,6 @@ class Delay(NamedTuple):
 
     seconds: float
     reply: Any = None
-
-
-class _Listener(EmbeddedServer):
-    """Listens on a Unix socket for the length of a test, and is quick to stop."""
-
-    def __init__(self, server: Server) -> None:
-        self._directory = tempfile.mkdtemp(prefix="oompa-")
-        path = f"{self._directory}/s"
-        try:
-            super().__init__("127.0.0.1", 0, server, _logger, handshake_timeout=_HANDSHAKE_TIMEOUT, path=path)
-        except BaseException:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            raise
-        self.url = f"ws+unix:{quote(path)}:/"
-
-    def _serve(self) -> None:
-        self.serve_forever(poll_interval=_POLL_INTERVAL)
-
-    def close(self) -> None:
-        """Stop, end the connections there are, and leave no file behind."""
-        super().close()
-        self.server_close()
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-
-@contextmanager
-def serve(server: Server) -> Iterator[str]:
-    """Give a URL at which ``server`` is to be reached, without a port, while the block runs.
-
-    The server is left open: one of a module may serve every test of it.
-    """
-    listener = _Listener(server)
-    try:
-        yield listener.url
-    finally:
-        listener.close()
-
-
-@contextmanager
-def connect(server: Server, **client_options: Any) -> Iterator[Client]:
-    """Give a client that is connected to ``server``, without a port, while the block runs.
-
-    Args:
-        client_options: As of :class:`oompa.Client`.
-
-    Raises:
-        ConnectionLost: The server refuses the client.
-    """
-    with serve(server) as url, Client(url, **client_options) as client:
-        client.wait_connected(_HANDSHAKE_TIMEOUT)
-        yield client
 
 
 class _Script(dict[str, Any]):
@@ -132,14 +57,20 @@ class Stub(Server):
     Args:
         replies: Task types to replies.
         all_called: Whether a type that was never asked for is a failure, too.
+        faults: What happens to its replies on the way to those who reach it by ``connect`` or ``serve``.
+        options: As of :class:`oompa.Server`.
 
     Leaving the block raises AssertionError when a type was asked for that is not in the table.
     """
 
-    def __init__(self, replies: Mapping[str, Any], *, all_called: bool = False, **options: Any) -> None:
+    def __init__(
+        self, replies: Mapping[str, Any], *, all_called: bool = False, faults: Optional[Faults] = None, **options: Any
+    ) -> None:
         super().__init__(_Script(self), **options)
         #: What it answers; may be changed at any time.
         self.replies = dict(replies)
+        #: What happens to its replies on the way.
+        self.faults = faults
         self._all_called = all_called
         self._closing = threading.Event()
         self._calls: list[StubCall] = []  # appended to and copied whole, either of which is atomic
