@@ -34,6 +34,7 @@ def test_a_joined_client_is_a_client(tmp_path, monkeypatch):
     assert type(client) is Client and client.is_connected
     assert client.add([1, 2]).result() == 3
     assert "a server of this process" in repr(client)
+    wait_until(lambda: server.connections)
     (connection,) = server.connections
     assert connection.headers["Host"] == "localhost"
     client.close()
@@ -52,7 +53,8 @@ def test_what_a_refused_client_is_told():
 def test_an_identity_stands_for_what_authenticate_would_say(identity, found):
     server = Server({"ADD": sum}, authenticate=lambda request: pytest.fail("it is not asked"))
     with connect(server, identity=identity):
-        assert [connection.identity for connection in server.connections] == [found]
+        wait_until(lambda: server.connections)
+        assert server.connections[0].identity == found
     with pytest.raises(ConnectionLost, match="401"):
         connect(server, identity=False)
     server.close().result()
