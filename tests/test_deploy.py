@@ -9,6 +9,7 @@ import pytest
 from oompa import gunicorn as configuration
 from oompa.server.options import SERVER_OPTIONS
 from oompa.server.web import RETRY_AFTER
+from oompa.server.workers import STOPPING
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples" / "deploy"
 
@@ -61,9 +62,9 @@ def test_proxies_know_the_ports_of_the_readme():
     assert "127.0.0.1:8001" in readme and "server.run(8002)" in readme
 
 
-@pytest.mark.parametrize("name", ["haproxy.cfg", "kubernetes.yaml"])
-def test_health_is_asked_where_it_lives(name):
-    assert set(re.findall(r"(?:GET|path:) (/\w+)", read(name))) == {default("health_path")}
+@pytest.mark.parametrize("name, paths", [("haproxy.cfg", ["ready_path"]), ("kubernetes.yaml", ["ready_path", "health_path"])])
+def test_probes_ask_where_it_is_told(name, paths):
+    assert re.findall(r"(?:GET|path:) (/\w+)", read(name)) == [default(path) for path in paths]
 
 
 def test_systemd_waits_for_gunicorn():
@@ -95,4 +96,5 @@ def test_readme_tells_the_numbers_of_the_code():
     assert f"{numbers('oompa.service', r'TimeoutStopSec=([0-9]+)')[0]}" in rows
     assert f"{numbers('kubernetes.yaml', r'terminationGracePeriodSeconds: ([0-9]+)')[0]}" in rows
     assert f"takes {configuration.threads} threads" in read("README.md")
+    assert f"so tasks have {30 - default('close_timeout') - STOPPING:.0f} seconds there" in read("README.md")
     assert f"every {default('ping_interval'):.0f} seconds" in read("README.md")

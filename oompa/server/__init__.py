@@ -9,11 +9,12 @@ then on it is a ``connection``: who reads it, what runs and what is queued, and 
 ``introspection`` counts what was answered and tells what the server is, ``asyncapi`` what it can be asked for; on
 ``explorer``, a page, a person asks.
 ``progress`` is what such a task tells of how far it is.
-``embedded`` is the web server that ``listen`` starts, ``options`` describes what may be told. ``takeover`` takes a socket off
-a web server of others, and ``workers`` knows how a process of gunicorn ends.
+``embedded`` is the web server that ``listen`` starts, ``options`` describes what may be told. ``takeover`` takes a socket
+off a web server of others, and ``workers`` knows how a process of gunicorn ends. ``health`` is the healthcheck as it is asked,
+``ages`` ends connections that are too old.
 
-Threads: each connection has a thread (*home*) for as long as it lives: the web server's, or one of its own (``oompa-connection``)
-where it was taken off. The thread that *leads* reads the
+Threads: each connection has a thread (*home*) for as long as it lives: the web server's, or one of its own
+(``oompa-connection``) where it was taken off. The thread that *leads* reads the
 connection and runs tasks itself, in order; when one takes long the lead passes to a *stand-in* (``oompa-stand-in``), a thread
 made for it, and home takes it back when it is free. One watcher (``oompa-watcher``) serves all connections. ``listen`` adds
 the accepting thread (``oompa-http``), ``close`` one that closes (``oompa-closing``). Listeners run on the thread that emits.

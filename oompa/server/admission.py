@@ -38,13 +38,21 @@ class Admission:
         with self._lock:
             return list(self._connections)
 
+    def has_room(self) -> bool:
+        """Whether a further connection would be admitted."""
+        with self._lock:
+            return self._has_room_locked()
+
     def admit(self) -> bool:
         """Take a place for a connection, if there is one."""
         with self._lock:
-            if self.is_draining or (self.limit is not None and self._places >= self.limit):
+            if not self._has_room_locked():
                 return False
             self._places += 1
             return True
+
+    def _has_room_locked(self) -> bool:
+        return not self.is_draining and (self.limit is None or self._places < self.limit)
 
     def dismiss(self) -> None:
         """Give a place back."""

@@ -49,7 +49,7 @@ def work_as(worker: Optional[Worker]) -> None:
 def current_request() -> Optional[Request]:
     """The request that the calling code runs for: for a factory, which gets the payload alone.
 
-    None outside a request, and in threads that a task starts. Listeners of ``reply`` and the healthcheck of a ping see theirs.
+    None outside a request, and in threads that a task starts. Listeners of ``reply`` see theirs.
     """
     worker = _here.worker
     return None if worker is None else worker.request

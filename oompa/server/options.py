@@ -7,7 +7,18 @@ from typing import Annotated, Any, Callable, Collection, Iterable, Mapping, Opti
 from flask import Request
 
 from ..callables import checked
-from ..options import Option, count, count_or_none, flag, flag_or_none, route, route_or_none, seconds, table_of
+from ..options import (
+    Option,
+    count,
+    count_or_none,
+    flag,
+    flag_or_none,
+    route,
+    route_or_none,
+    seconds,
+    seconds_or_none,
+    table_of,
+)
 from ..wire.options import ConnectionOptions
 
 Authenticate = Callable[[Request], Any]
@@ -115,6 +126,10 @@ class ServerOptions(ConnectionOptions, total=False):
     health_path: Annotated[
         str, Option("/health", route, "where `GET` tells the health: 200 `ok`, 500 `error`, 503 while draining")
     ]
+    ready_path: Annotated[
+        str,
+        Option("/ready", route, "where `GET` tells whether a further connection would be admitted: 200 `ok`, or 503"),
+    ]
     disconnect_token: Annotated[
         Optional[str],
         Option(None, _token, "given, `POST /disconnect` with `Authorization: Bearer <token>` closes every connection"),
@@ -134,9 +149,21 @@ class ServerOptions(ConnectionOptions, total=False):
         Option(
             None,
             count_or_none,
-            "beyond, an upgrade gets 503 with Retry-After; None: no limit, or what the threads allow where gunicorn itself speaks "
-            "TLS",
+            "beyond, an upgrade gets 503 with Retry-After; None: no limit, or what the threads allow where gunicorn itself "
+            "speaks TLS",
         ),
+    ]
+    max_connection_age: Annotated[
+        Optional[float],
+        Option(
+            None,
+            seconds_or_none,
+            "±10 %: a connection that is older takes no more requests, and is closed with 1000 when those that run have "
+            "replied, at most `drain_timeout` later; None: it may grow as old as it likes",
+        ),
+    ]
+    healthcheck_timeout: Annotated[
+        float, Option(5.0, seconds, "a healthcheck that takes longer has failed; whoever asks while it runs shares its result")
     ]
     handshake_timeout: Annotated[
         float, Option(10.0, seconds, "how long a peer may take to send its request; under gunicorn, gunicorn's affair")

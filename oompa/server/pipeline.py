@@ -12,13 +12,13 @@ from typing import Any, Callable, Mapping, Optional, Union
 from flask import Flask
 
 from ..callables import checked, forgets_to_return
-from ..errors import HealthcheckFailed, RemoteError, TaskError, ValidationError, printable
+from ..errors import RemoteError, TaskError, ValidationError, printable
 from ..schema import Factory, is_misfit
 from ..wire.codec import NESTING_LIMIT, NOT_JSON, TOO_DEEP, Codec, is_deep, place_of_fault
 from ..wire.messages import ERR, OK, PING, Reply, Request, describe, titled, write_reply
 from ..wire.sizes import is_longer
 from .contexts import Worker
-from .verdicts import mistake_in, value_of, verdict_of
+from .verdicts import health_of, mistake_in, value_of
 
 Healthcheck = Callable[[], Any]
 CallNext = Callable[[Request], Any]
@@ -176,14 +176,10 @@ class Pipeline:
             Exception: Whatever it raised.
         """
         try:
-            health = verdict_of(self._healthcheck())
-            mistake = "False" if health is False else mistake_in(health)
-            if mistake is not None:
-                raise HealthcheckFailed(f"the healthcheck returned {mistake}")
+            return health_of(self._healthcheck())
         except BaseException as error:
             self._on_unhealthy(error)
             raise
-        return health
 
     def write(self, reply: Reply, connection: Any = None) -> Answer:
         """The text of a reply; of an ERR in its stead when the reply is not JSON, or larger than either end takes."""

@@ -20,10 +20,12 @@ from ..wire.closing import CloseCode
 from ..wire.codec import codec_named
 from ..wire.streams import stream_of
 from .admission import Admission
+from .ages import Reaper
 from .connection import Connection, Service, Visitor
 from .embedded import EmbeddedServer, check_context
 from .explorer import check_explorer, check_reach
 from .handshake import Accepted
+from .health import SharedCheck
 from .introspection import Introspection, Load
 from .last_resort import LastResort
 from .options import SERVER_OPTIONS, ServerOptions
@@ -32,7 +34,7 @@ from .pipeline import Healthcheck, Middleware, Pipeline
 from .stand_ins import StandIns
 from .stopping import Stop
 from .watcher import Watcher
-from .web import Site, blueprint, paths_of
+from .web import READY, Site, blueprint, paths_of
 from .workers import enlist
 
 _logger = get_logger("oompa.server")
@@ -73,7 +75,7 @@ class Server(Listenable):
         self._introspection = Introspection(schema, self._options, self._load)
         self._pipeline = Pipeline(
             schema,
-            healthcheck,
+            None if healthcheck is None else SharedCheck(healthcheck, self._options["healthcheck_timeout"]),
             codec=codec,
             max_reply_size=self._options["max_message_size"],
             expose_errors=self._options["expose_errors"],
@@ -84,6 +86,7 @@ class Server(Listenable):
         )
         self._service = Service(self._pipeline, codec, Watcher(), StandIns(), Paces(), self._emitter, _logger, self._options)
         self._admission = Admission(self._options["max_connections"], self._options["close_timeout"], _logger)
+        self._reaper = self._new_reaper()
         self._embedded: Optional[EmbeddedServer] = None
         self._stop: Optional[Stop] = None
         #: The Flask application: add routes of your own to it.
@@ -154,9 +157,13 @@ class Server(Listenable):
 
     def _check_routes(self, app: flask.Flask) -> None:
         """Raise ValueError where the application has a route that this server needs: one of the two would never be reached."""
+        if self.ready_path in (self._options["path"], self._options["health_path"]):
+            raise ValueError(f"ready_path={self.ready_path!r} must differ from path and health_path: it tells something else")
         for option, path, method in paths_of(self._options):
             for rule in app.url_map.iter_rules():
-                if rule.rule == path and method in (rule.methods or ()):
+                if rule.rule != path or method not in (rule.methods or ()):
+                    continue
+                if option != "ready_path" or not rule.endpoint.endswith(READY):
                     raise ValueError(
                         f"{option}={path!r}: the application has a route of this path already, the endpoint "
                         f"{rule.endpoint!r}; " + _REMEDIES.get(option, f"choose another one with Server(..., {option}=...)")
@@ -288,6 +295,15 @@ class Server(Listenable):
         """What clients know this process by; None where the server tells nothing of itself."""
         return self._introspection.id if self._options["introspection"] else None
 
+    @property
+    def ready_path(self) -> str:
+        """Where readiness is told."""
+        return self._options["ready_path"]
+
+    def is_ready(self) -> bool:
+        """Whether a further connection would be admitted."""
+        return self._admission.has_room()
+
     def admit(self) -> bool:
         """Take a place for a connection, if there is one."""
         return self._admission.admit()
@@ -311,6 +327,8 @@ class Server(Listenable):
         connection = Connection(channel, self._service, visitor)
         self._admission.entered(connection)
         try:
+            if self._reaper is not None:
+                self._reaper.entered(connection)
             connection.serve()
         finally:
             self._admission.left(connection)
@@ -336,6 +354,9 @@ class Server(Listenable):
             self._service = self._service._replace(watcher=Watcher(), stand_ins=StandIns())
             watcher.close()
             stand_ins.close()
+            if self._reaper is not None:
+                self._reaper.close()
+                self._reaper = self._new_reaper()
             embedded = self._embedded
             if embedded is not None:
                 embedded.close()
@@ -347,6 +368,10 @@ class Server(Listenable):
         except BaseException as error:
             closed.set_exception(error)
             raise
+
+    def _new_reaper(self) -> Optional[Reaper]:
+        age = self._options["max_connection_age"]
+        return None if age is None else Reaper(age, self.drain_timeout)
 
     def _load(self) -> Load:
         connections = self.connections

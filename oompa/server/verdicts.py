@@ -12,6 +12,8 @@ from typing import Any, Optional
 from werkzeug.local import LocalProxy
 from werkzeug.wrappers import Response
 
+from ..errors import HealthcheckFailed
+
 
 def value_of(result: Any) -> Any:
     """The result itself, or what a Future for it comes to. Whoever made the Future must settle it."""
@@ -38,3 +40,17 @@ def mistake_in(answer: Any) -> Optional[str]:
     if isinstance(answer, Response):
         return f"a response, {answer!r}; flask.abort(...) answers with one"
     return f"a tuple, {answer!r}" if type(answer) is tuple else None
+
+
+def health_of(answer: Any) -> Any:
+    """What a healthcheck has answered.
+
+    Raises:
+        HealthcheckFailed: It is False, or what cannot be meant.
+        Exception: What a Future came to.
+    """
+    health = verdict_of(answer)
+    mistake = "False" if health is False else mistake_in(health)
+    if mistake is not None:
+        raise HealthcheckFailed(f"the healthcheck returned {mistake}")
+    return health

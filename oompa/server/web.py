@@ -1,4 +1,4 @@
-"""The Flask side: health, upgrade, disconnect. HTTP ends here; what is upgraded goes to a ``Connection``.
+"""The Flask side: health, readiness, upgrade, disconnect. HTTP ends here; what is upgraded goes to a ``Connection``.
 
 The view of the WebSocket path decides and answers like any other, whatever the application does around its views. The response
 it returns hands the socket over to a thread of ours where it can be taken off the web server (see ``takeover``), and is done.
@@ -12,7 +12,7 @@ import socket
 from threading import Thread
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Protocol, Union
 
-from flask import Blueprint, Flask, Request, Response, request
+from flask import Blueprint, Flask, Request, Response, current_app, request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
@@ -28,6 +28,9 @@ from .options import ServerOptions
 from .takeover import SOCKET, Taken, came_early, can_be_taken, is_hosted
 from .workers import Ending, hosts
 
+#: What the endpoint of readiness ends in: the one path that several servers of an application may share.
+READY = ".ready"
+
 #: Where every connection is closed.
 DISCONNECT_PATH = "/disconnect"
 
@@ -41,8 +44,15 @@ RETRY_AFTER = 1
 class Host(Ending, Protocol):
     """What the web side needs of the server."""
 
+    @property
+    def ready_path(self) -> str:
+        """Where readiness is told."""
+
     def check_health(self) -> Any:
         """Raise when unhealthy."""
+
+    def is_ready(self) -> bool:
+        """Whether a further connection would be admitted."""
 
     def is_draining(self) -> bool:
         """Whether the server is shutting down."""
@@ -83,6 +93,12 @@ def blueprint(name: str, site: Site) -> Blueprint:
     def health() -> Response:
         return _health(site)
 
+    def ready() -> Response:  # of all servers in the application that tell it here
+        hosts: list[Host] = [each for each in current_app.extensions["oompa"] if each.ready_path == options["ready_path"]]
+        if any(each.is_draining() for each in hosts):
+            return _busy("draining")
+        return _text("ok", 200) if all(each.is_ready() for each in hosts) else _busy("full")
+
     def websocket() -> Response:
         return _upgrade(request, site) if wants_websocket(request.environ) else _health(site)
 
@@ -97,6 +113,7 @@ def blueprint(name: str, site: Site) -> Blueprint:
         routes.add_url_rule(options["path"], "websocket", websocket, methods=["GET"], websocket=upgrades)
     if options["health_path"] != options["path"]:
         routes.add_url_rule(options["health_path"], "health", health, methods=["GET"])
+    routes.add_url_rule(options["ready_path"], "ready", ready, methods=["GET"])
     if options["disconnect_token"] is not None:
         routes.add_url_rule(DISCONNECT_PATH, "disconnect", disconnect, methods=["POST"])
     add_explorer(routes, options)
@@ -105,7 +122,7 @@ def blueprint(name: str, site: Site) -> Blueprint:
 
 def paths_of(options: ServerOptions) -> list[tuple[str, str, str]]:
     """The routes of a server, each as the option that names it, its path and its method."""
-    paths = [("path", options["path"], "GET"), ("health_path", options["health_path"], "GET")]
+    paths = [(option, options[option], "GET") for option in ("path", "health_path", "ready_path")]
     paths += [("explorer", path, "GET") for path in explorer_paths(options)]
     return paths if options["disconnect_token"] is None else [*paths, ("disconnect_token", DISCONNECT_PATH, "POST")]
 
@@ -114,9 +131,13 @@ def _text(text: str, status: int, headers: Optional[dict[str, str]] = None) -> R
     return Response(text, status, headers, mimetype="text/plain")
 
 
+def _busy(text: str) -> Response:
+    return _text(text, 503, {"Retry-After": str(RETRY_AFTER)})
+
+
 def _health(site: Site) -> Response:
     if site.host.is_draining():
-        return _text("draining", 503, {"Retry-After": str(RETRY_AFTER)})
+        return _busy("draining")
     try:
         run_apart(site.app, site.host.check_health)
     except BaseException as error:
@@ -141,7 +162,7 @@ def _upgrade(request: Request, site: Site) -> Response:
         logger.error("a WebSocket needs a web server with threads, such as gunicorn --threads 64")
         return _text("this web server has no threads", 501)
     if host.is_draining():
-        return _text("draining", 503, {"Retry-After": str(RETRY_AFTER)})
+        return _busy("draining")
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
     visitor = Visitor(address, Headers(list(request.headers)), identity, read_announcement(request.headers.get), app)
     headers = server_headers(options["max_message_size"], host.server_id())
@@ -197,7 +218,7 @@ class _Upgrade(Response):
         except (OSError, RuntimeError, MemoryError) as error:
             self._host.dismiss()
             self._logger.error("handshake of %s refused: %s", self._visitor.remote_address, error)
-            return self._later()
+            return _busy("try again later")
         taken.leave()
         return None
 
@@ -237,7 +258,4 @@ class _Upgrade(Response):
 
     def _full(self) -> Response:
         self._logger.warning("handshake of %s refused: the server is full", self._visitor.remote_address)
-        return self._later()
-
-    def _later(self) -> Response:
-        return _text("try again later", 503, {"Retry-After": str(RETRY_AFTER)})
+        return _busy("try again later")

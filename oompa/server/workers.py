@@ -7,11 +7,11 @@ registering themselves when they are made. How each end is met:
   ``--max-requests``. ``follow`` has ``alive`` stay true until the servers are closed, so the worker goes on with what it does
   while it lives: it tells the master so, runs other requests, and starts the threads that tasks need.
 - SIGINT and SIGQUIT end the process at once, by SystemExit. So may anything else, under any web server: at the exit of the
-  interpreter, before it waits for threads, what is left of the connections that came through a web server of others is closed.
+  interpreter, before it waits for threads, what is left of the connections that came through a foreign web server is closed.
   Nothing is waited for where gunicorn was told to quit.
 
-Threads: ``alive`` is set on the main thread, in a signal handler, or on any other. A thread that waits for it does the work, for
-a signal handler may not start one: the main thread may hold the lock that starting takes. ``_lock`` guards which worker is
+Threads: ``alive`` is set on the main thread, in a signal handler, or on any other. A thread that waits for it does the work:
+a signal handler may not start one, for the main thread may hold the lock that starting takes. ``_lock`` guards which worker is
 followed.
 """
 

@@ -4,6 +4,7 @@ import functools
 
 import flask
 import pytest
+from conftest import CEILING
 from raw_peer import RawPeer, health, upgrade
 
 from oompa import Server
@@ -58,6 +59,35 @@ def test_two_servers_of_one_application_may_not_share_a_path(options):
     third.init_app(app)
     with app.test_client() as visitor:
         assert [visitor.get(path).status_code for path in ("/health", "/two/health")] == [200, 500]
+
+
+def test_servers_of_one_application_tell_together_whether_they_are_ready():
+    app = flask.Flask("site")
+    first, second = Server({}, path="/one"), Server({}, path="/two", health_path="/two/health", max_connections=1)
+    first.init_app(app)
+    second.init_app(app)
+    with app.test_client() as visitor:
+        assert (visitor.get("/ready").status_code, visitor.get("/ready").data) == (200, b"ok")
+        assert second.admit()
+        answer = visitor.get("/ready")
+        assert (answer.status_code, answer.data, answer.headers["Retry-After"]) == (503, b"full", "1")
+        second.dismiss()
+        assert visitor.get("/ready").status_code == 200
+        first.close().result(CEILING)
+        assert (visitor.get("/ready").status_code, visitor.get("/ready").data) == (503, b"draining")
+
+
+def test_an_applications_own_ready_is_not_shadowed():
+    app = flask.Flask("site")
+    app.add_url_rule("/ready", view_func=lambda: "mine")
+    with pytest.raises(ValueError, match="ready_path='/ready': the application has a route of this path already"):
+        Server({}).init_app(app)
+
+
+@pytest.mark.parametrize("options", [{"ready_path": "/"}, {"ready_path": "/health"}])
+def test_readiness_has_a_path_of_its_own(options):
+    with pytest.raises(ValueError, match="ready_path='/.*' must differ from path and health_path"):
+        Server({}, **options)
 
 
 def test_a_server_is_put_into_an_application_once():
