@@ -6,7 +6,7 @@ The house has three wings and a landing:
 - ``oompa.client``: calls out, Futures back, and a connection that mends itself.
 - ``oompa.server``: a schema of tasks behind a WebSocket, and its health behind HTTP.
 - On the landing is what users open: this module, the command in ``oompa.cli``, ``oompa.gunicorn``, ``stub``, ``errors``,
-  ``schema``; and what any wing may use: ``options``, ``emitter``, ``threads``, ``callables``.
+  ``schema``, ``once``; and what any wing may use: ``options``, ``emitter``, ``threads``, ``callables``.
 
 The wings stand on the wire and do not know each other. The path of one call:
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .errors import RequestTimeout as RequestTimeout
     from .errors import TaskError as TaskError
     from .errors import TooManyPending as TooManyPending
+    from .once.middleware import Once as Once
     from .schema import Schema as Schema
     from .server.connection import Connection as Connection
     from .server.contexts import current_request as current_request
@@ -55,6 +56,7 @@ _HOMES = {
     "Connection": ".server.connection",
     "ConnectionLost": ".errors",
     "HealthcheckFailed": ".errors",
+    "Once": ".once.middleware",
     "OompaError": ".errors",
     "Pool": ".client.pool",
     "ProtocolError": ".errors",

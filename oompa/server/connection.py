@@ -164,6 +164,11 @@ class Connection:
         """Whether a reply can still be sent."""
         return self._channel.is_open
 
+    @property
+    def codec(self) -> Codec:
+        """How values of this connection become text and back: for a middleware that keeps them."""
+        return self._codec
+
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Start the closing handshake, from any thread, without waiting; after ``close_timeout`` the connection is cut.
 
