@@ -44,9 +44,9 @@ class Endpoints:
         self._last = urls[start]
         return rotated(urls, start)
 
-    def takes(self, process: Optional[str]) -> bool:
-        """Whether to stay with the process of a server that was met, which it has named; else to try again."""
-        return True
+    def elsewhere(self, process: Optional[str]) -> Optional[float]:
+        """In how many seconds to try again, though a server was met, for the process it has named; None: never, it will do."""
+        return None
 
     def addresses(self, found: Sequence[T], family: Callable[[T], K]) -> list[T]:
         """The order of a name's addresses: their families in turn, and another one first at each attempt."""

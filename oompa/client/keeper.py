@@ -123,10 +123,12 @@ class Keeper(OwnedThread):
         """A connection to a server that is to be stayed with."""
         while True:
             channel = self._connect_once()
-            if self._endpoints.takes(channel.announced.server_id):
+            pause = self._endpoints.elsewhere(channel.announced.server_id)
+            if pause is None:
                 return channel
             channel.close(CloseCode.GOING_AWAY)
             channel.release()
+            self._owner.closing.wait(pause)
 
     def _connect_once(self) -> Channel:
         options, headers, url = self._options, self._options["headers"], self._url

@@ -22,10 +22,11 @@ class Pool(Client):
     stays with it. A connection that is lost is opened again, to the next of several URLs at once, and what is pending on it is
     sent again there, as after any reconnect: a server that goes away costs no call, though a task may run twice.
 
-    Which of several processes that listen on one port a connection comes to, the system draws. A pool tries again where one
-    has more than its share, a few times, since it cannot know how many there are; a server with ``introspection=False`` does
-    not tell them apart. Connections that have come together since, as when a process was started anew, part again when the
-    server ends them, for which it has ``max_connection_age``; so does one whose own URL was away.
+    Which of several processes that listen on one port a connection comes to, the system draws. Where one has more than its
+    share, the pool tries again, ten times in some seconds, since it cannot know how many there are; the connections that are
+    there carry the calls meanwhile. A server with ``introspection=False`` does not tell its processes apart. Connections that
+    came together all the same part again when the server ends them, for which it has ``max_connection_age``; and one
+    whose own URL was away then comes home.
 
     Everything else is as of a :class:`~oompa.client.client.Client`, with these differences: it is connected when one of its
     connections is; ``max_pending`` and ``tolerance`` hold for each of them; listeners hear of all, and as each has a callback

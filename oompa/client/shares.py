@@ -3,7 +3,8 @@
 Who listens with several processes on one port leaves to the system which of them accepts a connection, and that draws lots:
 of four connections to two processes all come to the same one in every eighth pool, and the other has nothing to do. A server
 tells in its handshake which process it is. A connection that comes to one that has its share already is given up at once,
-before anything was sent on it, and the next attempt draws again.
+before anything was sent on it, and the next attempt draws again; soon at first, then with pauses, for the other processes may
+be about to start, as all do when a server was restarted. Meanwhile the connections that are there carry the calls.
 """
 
 import threading
@@ -14,8 +15,12 @@ from .endpoints import Endpoints
 
 T = TypeVar("T")
 
-#: How often in a row connections are given up without finding another process: there may be none.
-_IN_VAIN = 8
+#: Seconds to wait after each connection in a row that was given up without finding another process. After the last of them
+#: there is taken to be none, and whatever comes is good.
+PAUSES = (0.0, 0.0, 0.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
+
+#: The longest wait where several connections look around.
+_LONGEST_PAUSE = 2.0
 
 
 class Shares:
@@ -38,17 +43,18 @@ class Shares:
         with self._lock:
             self._processes.pop(seat, None)
 
-    def takes(self, seat: "Seat", process: str) -> bool:
-        """Whether a connection that has come to a process is to stay there."""
+    def elsewhere(self, seat: "Seat", process: str) -> Optional[float]:
+        """Whether a connection that has come to a process is to try again: in so many seconds; None: it is to stay."""
         with self._lock:
             held = Counter(self._processes.values())
             if process not in held:
                 self._in_vain = 0
-            elif held[process] >= -(-self._size // (len(held) + 1)) and self._in_vain < _IN_VAIN:
+            elif held[process] >= -(-self._size // (len(held) + 1)) and self._in_vain < len(PAUSES):
+                pause = PAUSES[self._in_vain] * (self._size - len(self._processes))
                 self._in_vain += 1
-                return False
+                return min(pause, _LONGEST_PAUSE)
             self._processes[seat] = process
-            return True
+            return None
 
 
 class Seat(Endpoints):
@@ -63,6 +69,6 @@ class Seat(Endpoints):
         self._shares.left(self)
         return super().urls(urls)
 
-    def takes(self, process: Optional[str]) -> bool:
-        """Whether to stay with the process of a server that this connection has come to; always where it told none."""
-        return process is None or self._shares.takes(self, process)
+    def elsewhere(self, process: Optional[str]) -> Optional[float]:
+        """When to try again, though a connection was met, for the process it has come to; None: never, it is to stay."""
+        return None if process is None else self._shares.elsewhere(self, process)
