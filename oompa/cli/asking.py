@@ -1,9 +1,10 @@
 """Commands that ask a server something and print what it says."""
 
 import json
+import math
 import sys
 from time import monotonic
-from typing import Any, Sequence
+from typing import Any, NoReturn, Sequence
 
 import click
 
@@ -11,10 +12,10 @@ from ..client.client import Client
 from ..errors import RemoteError
 from ..wire.messages import INFO, MISSING, PING, SCHEMA, STATS
 from .output import Output, duration
-from .reaching import Reach, connected, reaches, url_and_rest, url_argument
+from .reaching import Command, Reach, connected, reaches, url_and_rest, url_argument
 
 
-@click.command(short_help="Run a task and print its result.")
+@click.command(cls=Command, short_help="Run a task and print its result.")
 @click.argument("arguments", nargs=-1, metavar="[URL] TYPE [JSON | @FILE | -]")
 @reaches
 @click.pass_obj
@@ -24,6 +25,8 @@ def call(output: Output, arguments: Sequence[str], reach: Reach) -> None:
     The payload is JSON, the content of a file (@FILE), or what stdin brings (-); left out, the task gets none.
 
     The task may run more than once: where the connection is lost, the request is sent again on the next one.
+
+    With --json: {"payload": the result, "elapsed": seconds}.
 
     \b
     Examples:
@@ -40,18 +43,19 @@ def call(output: Output, arguments: Sequence[str], reach: Reach) -> None:
     _ask(output, url, reach, rest[0], payload)
 
 
-@click.command(short_help="Ask for the health of a server.")
+@click.command(cls=Command, short_help="Ask for the health of a server.")
 @url_argument
 @reaches
 @click.pass_obj
 def ping(output: Output, url: str, reach: Reach) -> None:
-    """Run the healthcheck of a server and print what it returned. Exits with 1 where it fails.
+    """Run the healthcheck of a server and print what it returned. Exits with 1 where it fails, with 3 where nobody answers.
 
     Made for probes: a ping imports next to nothing, as long as the URL is a plain ws:// one.
 
     \b
-    Example of a container:
+    Examples, of a container and of Kubernetes:
       HEALTHCHECK CMD oompa ping ws://localhost:9000 --timeout 2
+      livenessProbe: {exec: {command: [oompa, ping, "ws://localhost:9000", --timeout, "2"]}, timeoutSeconds: 3}
     """
     _ask(output, url, reach, PING, MISSING)
 
@@ -59,12 +63,15 @@ def ping(output: Output, url: str, reach: Reach) -> None:
 def _ask(output: Output, url: str, reach: Reach, type: str, payload: Any) -> None:
     with connected(url, reach) as client:
         began = monotonic()
-        result = client.call(type, payload, timeout=reach.timeout)
+        try:
+            result = client.call(type, payload, timeout=reach.timeout)
+        except (TypeError, ValueError) as error:
+            raise click.UsageError(str(error)) from None  # it was never sent
         elapsed = monotonic() - began
     output.value({"payload": result, "elapsed": round(elapsed, 6)} if output.is_json else result)
 
 
-@click.command(short_help="Who a server is, and its tasks.")
+@click.command(cls=Command, short_help="Who a server is, and its tasks.")
 @url_argument
 @reaches
 @click.pass_obj
@@ -79,31 +86,33 @@ def info(output: Output, url: str, reach: Reach) -> None:
     if output.is_json:
         return output.value(told)
     for key in ("name", "version", "id", "started", "library"):
-        output.line(f"{key + ':':<10}{told.get(key) or '-'}")
-    output.line(f"{'features:':<10}{', '.join(told.get('features', ()))}")
+        output.told(f"{key + ':':<10}{told.get(key) or '-'}")
+    output.told(f"{'features:':<10}{', '.join(told.get('features', ()))}")
     for key, value in told.get("metadata", {}).items():
-        output.line(f"{key + ':':<10}{value if isinstance(value, str) else json.dumps(value)}")
+        output.told(f"{key + ':':<10}{value if isinstance(value, str) else json.dumps(value)}")
     output.line("")
     output.table(("TASK", "DOC"), [(each["type"] or '""', each["doc"].partition("\n")[0]) for each in told["tasks"]])
 
 
-@click.command(short_help="What a server has done.")
+@click.command(cls=Command, short_help="What a server has done.")
 @url_argument
 @reaches
 @click.pass_obj
 def stats(output: Output, url: str, reach: Reach) -> None:
     """Print what one process of a server has done since it started, by task type, and what it has in hand.
 
-    Requests of a type that it does not have are those of (unknown). Pings do not count.
+    AVERAGE and TOTAL are the time that the tasks ran, without that in the queue. Requests of a type that the server does not
+    have are those of (unknown); pings do not count. 'oompa top' shows what happens now.
 
     \b
-    Example:
+    Examples:
       oompa stats ws://localhost:9000
+      oompa stats ws://localhost:9000 --json | jq '.tasks.ADD.num_errors'
     """
     told = _introspect(url, reach, STATS)
     if output.is_json:
         return output.value(told)
-    output.line(f"{told['name']} ({told['id']}), since {told['started']}")
+    output.told(f"{told['name']} ({told['id']}), since {told['started']}")
     output.line(f"connections: {told['connections']}, running: {told['running']}, queued: {told['queued']}")
     output.line("")
     rows = [
@@ -120,7 +129,7 @@ def stats(output: Output, url: str, reach: Reach) -> None:
     output.table(("TASK", "REQUESTS", "ERRORS", "AVERAGE", "TOTAL", "LAST ERROR"), rows)
 
 
-@click.command(short_help="What a server can be asked for, as AsyncAPI.")
+@click.command(cls=Command, short_help="What a server can be asked for, as AsyncAPI.")
 @url_argument
 @reaches
 @click.pass_obj
@@ -135,7 +144,7 @@ def schema(output: Output, url: str, reach: Reach) -> None:
     output.line(json.dumps(told, indent=None if output.is_json else 2))
 
 
-@click.command(short_help="Write a typed client of a server, in Python.")
+@click.command(cls=Command, short_help="Write a typed client of a server, in Python.")
 @url_argument
 @reaches
 @click.pass_obj
@@ -184,7 +193,7 @@ def payload_of(text: str) -> Any:
         except OSError as error:
             raise click.UsageError(f"{source} cannot be read: {error.strerror}") from None
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         hint = "" if source != "the payload" else "; a text needs quotes of its own: '\"text\"'" if _is_word(text) else ""
         raise click.UsageError(f"{source} is not JSON: {error}{hint}") from None
@@ -197,8 +206,13 @@ def _read(content: bytes, source: str) -> str:
         raise click.UsageError(f"{source} is not UTF-8, as JSON is") from None
 
 
-def _refuse(constant: str) -> None:
+def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"it has {constant}, which is no JSON value")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
 
 
 def _is_word(text: str) -> bool:

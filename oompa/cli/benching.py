@@ -22,7 +22,7 @@ from ..wire.messages import MISSING
 from .asking import payload_of
 from .measuring import Measured, report, summary
 from .output import Output
-from .reaching import Reach, client_of, connect, reaches, url_and_rest
+from .reaching import Command, Reach, client_of, connect, reaches, url_and_rest
 
 _CALLS = 10_000
 _POSITIVE = click.FloatRange(0, min_open=True)
@@ -34,12 +34,14 @@ _LOOK = 0.1
 _KIND = 80
 
 
-@click.command(short_help="Measure calls a second and latencies.")
+@click.command(cls=Command, short_help="Measure calls a second and latencies.")
 @click.argument("arguments", nargs=-1, metavar="[URL] TYPE [JSON | @FILE | -]")
-@click.option("-c", "--callers", type=click.IntRange(1, 1000), default=8, show_default=True, help="Calls at once.")
-@click.option("-n", "--calls", type=click.IntRange(1), help=f"Calls in all.  [default: {_CALLS}, or --duration]")
-@click.option("--duration", "seconds", type=_POSITIVE, help="Seconds to go on, instead of -n.")
-@click.option("--rate", type=_POSITIVE, help="Calls to begin a second; left out, as fast as they end.")
+@click.option("-c", "--callers", type=click.IntRange(1, 1000), metavar="N", default=8, show_default=True, help="At once.")
+@click.option("-n", "--calls", type=click.IntRange(1), metavar="N", help=f"Calls in all.  [default: {_CALLS}, or --duration]")
+@click.option(
+    "--duration", "seconds", type=_POSITIVE, metavar="SECONDS", help="To go on, instead of -n; with both, what is over first."
+)
+@click.option("--rate", type=_POSITIVE, metavar="N", help="Calls to begin a second; left out, as fast as they end.")
 @reaches
 @click.pass_obj
 def bench(
@@ -56,7 +58,11 @@ def bench(
     Each of the -c callers is a thread with a connection of its own: many of them are limited by this process, too.
 
     With --rate the time of a call counts from when it was due, not from when a caller was free for it: a stall is not hidden.
-    Exits with 1 where a call failed.
+    Without, callers that wait for a stalled server send nothing meanwhile, and the percentiles look better than it is.
+
+    A bar on stderr tells how far it is, where that is a terminal, and more of it with rich (pip install 'oompa[cli]').
+    Latencies are of calls that succeeded. Exits with 1 where a call failed. With --json: calls, seconds, rate, latency and
+    histogram in seconds, errors by kind.
 
     \b
     Examples:

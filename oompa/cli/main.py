@@ -61,11 +61,16 @@ def oompa() -> None:
     """Serve tasks over WebSockets, call them, and see how they are.
 
     \b
-    The first minute, with a calculator.py that has a Schema or a Server:
-      oompa serve calculator:server
-      oompa call ws://localhost:9000 ADD '{"x": 1, "y": 6}'
+    The first minute, with a calculator.py that has a Schema or a Server named "server":
+      oompa serve calculator -v
+    and in another terminal:
+      export OOMPA_URL=ws://localhost:9000
+      oompa info
+      oompa call ADD '{"x": 1, "y": 6}'
+      oompa bench ADD '{"x": 1, "y": 6}'
 
-    The URL may be left out where OOMPA_URL has it. Values go to stdout, everything else to stderr.
+    URL is ws://HOST:PORT/PATH, wss:// over TLS, or ws+unix:/path/of.sock; it may be left out where the environment has it as
+    OOMPA_URL. Values go to stdout, everything else to stderr. 'oompa COMMAND --help' tells more.
 
     \b
     Exit codes:
@@ -133,7 +138,9 @@ def _manual() -> str:
 def _remote(error: RemoteError) -> str:
     """What the server answered, on one line."""
     if isinstance(error.error, str):
-        return printable(error.error)
+        is_unknown = error.code == "unimplemented" and error.error.startswith("Unknown request type")
+        hint = "; 'oompa info' lists those it has" if is_unknown else ""
+        return printable(error.error) + hint
     import json
 
     return json.dumps(error.error)

@@ -6,6 +6,8 @@ from typing import Any, Iterable, Sequence
 
 import click
 
+from ..errors import printable
+
 
 class Output:
     """Of one run of the command."""
@@ -25,6 +27,10 @@ class Output:
         """Print a line, at once: whoever reads may be a program that waits for it."""
         click.echo(text)
         sys.stdout.flush()
+
+    def told(self, text: str) -> None:
+        """Print a line of what a server tells: nothing in it reaches the terminal as a command."""
+        self.line(printable(text))
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Print columns: text to the left, numbers to the right."""
@@ -46,8 +52,9 @@ class Output:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> "list[str]":
-    """Lines of columns; a column is of numbers, and stands to the right, where its first cell begins with a digit."""
-    cells = [tuple(map(str, row)) for row in rows]
+    """Lines of columns, without control characters; a column is of numbers, and stands to the right, where its first cell
+    begins with a digit."""
+    cells = [tuple(printable(str(cell)) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells)]
     to_right = [cell[:1].isdigit() for cell in cells[0]] if cells else [False] * len(heads)
     return ["  ".join(map(_padded, row, widths, to_right)).rstrip() for row in (heads, *cells)]

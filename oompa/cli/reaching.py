@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, TypeVar
 
 import click
@@ -38,17 +39,42 @@ json_option = click.option(
 
 _OPTIONS = [
     click.option(
-        "--timeout", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="Seconds to wait."
+        "--timeout",
+        type=click.FloatRange(0, min_open=True),
+        metavar="SECONDS",
+        default=10.0,
+        show_default=True,
+        help="To wait for a connection, and for each reply.",
     ),
     click.option(
         "-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the handshake; may be repeated."
     ),
-    click.option("--cacert", type=click.Path(), help="Trust the authorities of this file (PEM), for wss://."),
-    click.option("--cert", type=click.Path(), help="The certificate of this client (PEM)."),
-    click.option("--key", type=click.Path(), help="Its private key, where --cert does not have it."),
+    click.option("--cacert", metavar="FILE", help="Trust the authorities of this file (PEM), for wss://."),
+    click.option("--cert", metavar="FILE", help="The certificate of this client (PEM)."),
+    click.option("--key", metavar="FILE", help="Its private key, where --cert does not have it."),
     click.option("--insecure", is_flag=True, help="Trust any certificate. Whoever is between can read and change everything."),
     json_option,
 ]
+
+#: The names of those that say how to get in.
+_CONNECTING = {"timeout", "headers", "cacert", "cert", "key", "insecure"}
+
+
+class Command(click.Command):
+    """One whose help has the options of the connection apart, since most commands have them in common."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options."""
+        own: "list[tuple[str, str]]" = []
+        connecting: "list[tuple[str, str]]" = []
+        for each in self.get_params(context):
+            record = each.get_help_record(context)
+            if record is not None:
+                (connecting if each.name in _CONNECTING else own).append(record)
+        for title, records in (("Options", own), ("Connection", connecting)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 def reaches(command: F) -> F:
@@ -63,17 +89,28 @@ def reaches(command: F) -> F:
     return run  # type: ignore[return-value]
 
 
-url_argument = click.argument("url", envvar="OOMPA_URL", metavar="[URL]")
+def _given(context: click.Context, parameter: click.Parameter, value: Optional[str]) -> str:
+    return value or _url_of_environment("")
+
+
+url_argument = click.argument("url", envvar="OOMPA_URL", required=False, metavar="[URL]", callback=_given)
 
 
 def url_and_rest(arguments: Sequence[str]) -> "tuple[str, Sequence[str]]":
     """The URL, which comes first or from ``OOMPA_URL``, and what else was given."""
     if arguments and (":/" in arguments[0] or arguments[0].startswith("ws+unix:")):
         return arguments[0], arguments[1:]
+    return _url_of_environment(arguments[0] if arguments else ""), arguments
+
+
+def _url_of_environment(first: str) -> str:
+    """The URL that ``OOMPA_URL`` has. ``first`` is what was given in its place."""
     url = os.environ.get("OOMPA_URL")
-    if not url:
-        raise click.UsageError("no URL was given: put one first, such as ws://localhost:9000, or set OOMPA_URL")
-    return url, arguments
+    if url:
+        return url
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?|[\w-]+(\.[\w-]+)+(/.*)?", first):
+        raise click.UsageError(f"{first!r} is no URL; did you mean ws://{first}?")
+    raise click.UsageError("no URL was given: put one first, such as ws://localhost:9000, or set OOMPA_URL")
 
 
 def client_of(url: str, reach: Reach, **options: "Unpack[ClientOptions]") -> Client:
@@ -139,13 +176,28 @@ def _context(reach: Reach) -> Any:
 
     if reach.key and not reach.cert:
         raise click.UsageError("--key belongs to a certificate: give --cert, too")
+    for file in filter(None, (reach.cacert, reach.cert, reach.key)):
+        try:
+            open(file, "rb").close()
+        except OSError as error:
+            raise click.UsageError(f"{file} cannot be read: {error.strerror}") from None
     try:
         context = ssl.create_default_context(cafile=reach.cacert)
+    except ssl.SSLError:
+        raise click.UsageError(f"{reach.cacert} has no certificate, or is no PEM file") from None
+    try:
         if reach.cert:
-            context.load_cert_chain(reach.cert, reach.key)
-    except OSError as error:  # ssl.SSLError is one
-        raise click.UsageError(f"the certificates cannot be read: {error}; they must be PEM files") from None
+            context.load_cert_chain(reach.cert, reach.key, _no_password)
+    except (ssl.SSLError, ValueError) as error:
+        whose = reach.cert if reach.key is None else f"{reach.cert} and {reach.key}"
+        text = getattr(error, "reason", None) or str(error)
+        raise click.UsageError(f"{whose} cannot be used: a certificate and its key are needed, as PEM ({text})") from None
     if reach.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _no_password() -> str:
+    """Instead of OpenSSL's own question on the terminal, which scripts would wait at."""
+    raise ValueError("the key has a password, which the command does not ask for: give one without")

@@ -1,8 +1,11 @@
 """``oompa serve``: a server out of a module, in this process or under gunicorn."""
 
+import errno
 import importlib
+import json
 import logging
 import os
+import socket
 import sys
 import traceback
 from typing import Any, Mapping, NoReturn, Optional
@@ -10,51 +13,78 @@ from typing import Any, Mapping, NoReturn, Optional
 import click
 
 from ..errors import printable
-from .output import duration
+from .output import Output, duration
+from .reaching import json_option
 
 
 @click.command(short_help="Serve the tasks of a module.")
 @click.argument("target", metavar="MODULE[:SERVER]")
 @click.option(
-    "-b", "--bind", default="127.0.0.1:9000", show_default=True, metavar="PLACE", help="HOST:PORT, or unix:/path/of.sock."
+    "-b",
+    "--bind",
+    default="127.0.0.1:9000",
+    show_default=True,
+    metavar="PLACE",
+    help="HOST:PORT, or unix:/path/of.sock; port 0 takes one that is free.",
 )
-@click.option("-w", "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes; above 1: gunicorn's.")
+@click.option(
+    "-w", "--workers", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Processes; above 1: gunicorn's."
+)
 @click.option("-v", "--verbose", is_flag=True, help="A line for each call: type, id, outcome, time, from whom.")
-def serve(target: str, bind: str, workers: int, verbose: bool) -> None:
-    """Serve the tasks of a module until SIGTERM or Ctrl-C, and let those that run finish.
+@json_option
+@click.pass_obj
+def serve(output: Output, target: str, bind: str, workers: int, verbose: bool) -> None:
+    """Serve the tasks of a module until SIGTERM or Ctrl-C, and let those that run finish; a second Ctrl-C does not wait.
 
     SERVER is the name of a Server, a Schema or a mapping of task types to functions; left out, "server" or "schema". The
     module is looked for in the current folder first.
 
+    HOST 127.0.0.1 can be reached from this machine alone, 0.0.0.0 from everywhere: whoever gets there may call, unless the
+    Server has authenticate. The health is on the same port, http://HOST:PORT/health. TLS is for a proxy in front.
+
     With --workers the processes are gunicorn's, under the configuration oompa.gunicorn (pip install 'oompa[gunicorn]').
+
+    What it tells goes to stderr: that it serves, warnings and errors of its tasks and, with -v, each call:
+    ADD tVLBK2dK1sI1 ok in 15 us from 127.0.0.1:50412. With --json these are objects, one a line.
 
     \b
     Examples:
-      oompa serve calculator:server
-      oompa serve calculator:server --bind 0.0.0.0:80 --workers 4
+      oompa serve calculator
       oompa serve calculator:schema -v
+      oompa serve calculator:server --bind 0.0.0.0:80 --workers 4
     """
     sys.path.insert(0, os.getcwd())
     host, port, path = _place(bind)
-    server = load(target, verbose)
+    server = load(target, verbose, output.is_json)
     if workers > 1:
-        _serve_by_gunicorn(target, bind, workers, verbose)
+        _serve_by_gunicorn(target, bind, workers, f"{verbose}, {output.is_json}")
     _show_log(verbose)
-    shown = f"ws+unix:{path}" if path else f"ws://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def tell() -> None:
+        output.note(f"serving {target} on {_shown(host, server.port, path)} (Ctrl-C stops)")
+
     try:
         if path is not None:
-            click.echo(f"serving {target} on {shown}", err=True)
-            server.run(path=path)
+            server.run(path=path, on_ready=tell)
         else:
-            click.echo(f"serving {target} on {shown} (Ctrl-C stops)", err=True)
-            server.run(port, host)
+            server.run(port, host, on_ready=tell)
     except (OSError, OverflowError) as error:
-        raise click.UsageError(f"cannot listen on {shown}: {error}; --bind takes another place") from None
+        raise _cannot_listen(_shown(host, port, path), error) from None
     except ValueError as error:  # an explorer that would be open to the world
         raise click.UsageError(str(error)) from None
 
 
-def load(target: str, verbose: bool = False) -> Any:
+def _shown(host: str, port: Any, path: Optional[str]) -> str:
+    return f"ws+unix:{path}" if path else f"ws://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _cannot_listen(place: str, error: Exception) -> click.UsageError:
+    number = getattr(error, "errno", None)
+    text = "another program listens there" if number == errno.EADDRINUSE else os.strerror(number) if number else str(error)
+    return click.UsageError(f"cannot listen on {place}: {text}; --bind takes another place")
+
+
+def load(target: str, verbose: bool = False, as_json: bool = False) -> Any:
     """The server that a target names; what gunicorn calls as well.
 
     Raises:
@@ -73,7 +103,7 @@ def load(target: str, verbose: bool = False) -> Any:
     except (TypeError, ValueError) as error:
         raise click.UsageError(f"{target} cannot be served: {error}") from None
     if verbose:
-        server.on("reply", _tell)
+        server.on("reply", _tell_json if as_json else _tell)
     return server
 
 
@@ -151,28 +181,57 @@ def _show_log(verbose: bool) -> None:
 
 def _tell(reply: Any) -> None:
     """A line for a call, as it ends."""
+    told = _told(reply)
+    id = "-" if told["id"] is None else printable(str(told["id"]))[:64]
+    outcome = "ok" if told["error"] is None else f"error {printable(str(told['error']))[:200]}"
+    queued = f" after {duration(reply.waited)} in the queue" if reply.waited else ""
+    task, peer = printable(told["type"] or "-")[:100], told["peer"] or "nobody known"
+    click.echo(f"{task} {id} {outcome} in {duration(reply.elapsed)}{queued} from {peer}", err=True)
+
+
+def _tell_json(reply: Any) -> None:
+    click.echo(json.dumps(_told(reply), default=repr), err=True)
+
+
+def _told(reply: Any) -> "dict[str, Any]":
+    """What there is to say of a call, for a program; what it has taken, and waited, in seconds."""
     from ..server.contexts import current_request
-    from ..wire.messages import MISSING, OK, peer_of
+    from ..wire.messages import ERR, MISSING, peer_of
 
     request = current_request()
-    id = "-" if reply.id is MISSING else printable(str(reply.id))[:64]
-    outcome = "ok" if reply.type == OK else f"error {printable(str(reply.error))[:200]}"
-    queued = f" after {duration(reply.waited)} in the queue" if reply.waited else ""
-    peer = "nobody known" if request is None else peer_of(request.connection)
-    task = printable(reply.task or "-")[:100]
-    click.echo(f"{task} {id} {outcome} in {duration(reply.elapsed)}{queued} from {peer}", err=True)
+    return {
+        "type": reply.task,
+        "id": None if reply.id is MISSING else reply.id,
+        "error": reply.error if reply.type == ERR else None,
+        "elapsed": round(reply.elapsed, 6),
+        "waited": round(reply.waited, 6),
+        "peer": None if request is None else peer_of(request.connection),
+    }
 
 
 # gunicorn.
 
 
-def _serve_by_gunicorn(target: str, bind: str, workers: int, verbose: bool) -> NoReturn:
+def _serve_by_gunicorn(target: str, bind: str, workers: int, how: str) -> NoReturn:
     """Become gunicorn, which loads the target anew in each worker."""
     try:
         importlib.import_module("gunicorn")
     except ImportError:
         raise click.UsageError("more than one worker needs gunicorn: pip install 'oompa[gunicorn]'") from None
-    application = f"oompa.cli.serving:load({target!r}, {verbose})"
+    _check_free(bind)
+    application = f"oompa.cli.serving:load({target!r}, {how})"
     command = [sys.executable, "-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", bind, "-w", str(workers), application]
     sys.stderr.flush()
     os.execv(sys.executable, command)
+
+
+def _check_free(bind: str) -> None:
+    """Raise click.UsageError for a port that is taken: gunicorn would try again for seconds, and tell of each."""
+    host, port, path = _place(bind)
+    if path is not None:
+        return
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except (OSError, OverflowError) as error:
+        raise _cannot_listen(_shown(host, port, path), error) from None

@@ -9,23 +9,32 @@ import click
 from ..wire.messages import STATS
 from .asking import introspect
 from .output import Output, duration, table
-from .reaching import Reach, connected, reaches, url_argument
+from .reaching import Command, Reach, connected, reaches, url_argument
 
 #: Takes the cursor home and clears what is below it, line by line: the screen does not flicker.
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
-@click.command(short_help="Watch a server at work.")
+@click.command(cls=Command, short_help="Watch a server at work.")
 @url_argument
-@click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds between looks.")
-@click.option("-n", "--looks", type=click.IntRange(1), default=None, help="Looks, and then stop.  [default: until Ctrl-C]")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    metavar="SECONDS",
+    default=1.0,
+    show_default=True,
+    help="Between two looks.",
+)
+@click.option("-n", "--looks", type=click.IntRange(1), metavar="N", help="Looks, and then stop.  [default: until Ctrl-C]")
 @reaches
 @click.pass_obj
 def top(output: Output, url: str, interval: float, looks: Optional[int], reach: Reach) -> None:
     """Show, again and again, what one process of a server does: for each task type the calls and errors a second, and how long
     they took, since the look before; the connections, the tasks that run and the requests in queues.
 
-    On a terminal the screen is drawn anew; elsewhere, and with --json, each look is printed below the one before.
+    P50 and P99 are what half, and 99 in 100, of the calls did not exceed, up to a fifth too high; the time in the queue is not
+    in them. On a terminal the screen is drawn anew, in colour with rich (pip install 'oompa[cli]'); elsewhere, and with --json,
+    each look is printed below the one before. Of several workers it shows the one that answers.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ thread that accepts, ``close`` one that closes.
 import ssl
 import threading
 from concurrent.futures import Future
-from typing import Any, Mapping, Optional, TypeVar
+from typing import Any, Callable, Mapping, Optional, TypeVar
 
 import flask
 
@@ -249,8 +249,12 @@ class Server(Listenable):
         ssl: Optional[ssl.SSLContext] = None,
         *,
         path: Optional[str] = None,
+        on_ready: Callable[[], object] = lambda: None,
     ) -> None:
         """Listen and block until SIGTERM, SIGINT or ``close``; drain, and return. A second signal does its usual work.
+
+        Args:
+            on_ready: Called when the server is ready, as with ``lambda: print(server.port)``.
 
         Raises:
             OSError: The port or the path is taken.
@@ -258,6 +262,7 @@ class Server(Listenable):
         """
         with Stop() as self._stop:
             self.listen(port, host, ssl, path=path).result()
+            on_ready()
             self._stop.wait()
         self.close().result()
 

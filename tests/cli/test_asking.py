@@ -6,7 +6,9 @@ import sys
 import threading
 
 import pytest
+import trustme
 from conftest import CALCULATOR, CEILING
+from cryptography.hazmat.primitives import serialization
 from ports import reserved_port
 
 from oompa import Schema, Server, TaskError
@@ -88,7 +90,11 @@ def test_an_error_of_a_task_is_one_line_and_exits_with_1(oompa, url):
         (["call", "ECHO", "-H", "nothing"], "a header must look like 'Authorization: Bearer TOKEN'"),
         (["call", "ECHO", "-H", "Upgrade: x"], "it belongs to the handshake"),
         (["call", "ECHO", "--key", "x"], "--key belongs to a certificate"),
-        (["call", "ECHO", "--cacert", "/nowhere"], "the certificates cannot be read"),
+        (["call", "ECHO", "--cacert", "/nowhere"], "/nowhere cannot be read: No such file or directory"),
+        (["call", "ECHO", "--cacert", __file__], "test_asking.py has no certificate, or is no PEM file"),
+        (["call", "ECHO", "--cert", __file__], "test_asking.py cannot be used: a certificate and its key are needed, as PEM"),
+        (["call", "ECHO", "1e999"], "it has 1e999, which is no JSON value"),
+        (["call", "ECHO", "1", "--timeout", "nan"], "timeout must be a finite number of seconds above 0, not nan"),
         (["call", "ECHO", "--timeout", "0"], "0.0 is not in the range x>0"),
         (["call", "ECHO", "--tmeout", "1"], "Did you mean"),
         (["pong"], "there is no command 'pong'; did you mean 'ping'?"),
@@ -108,9 +114,12 @@ def test_without_arguments_the_manual_is_shown(oompa):
 
 def test_without_a_url_the_remedy_is_told(oompa, monkeypatch):
     monkeypatch.delenv("OOMPA_URL", raising=False)
-    code, _, err = oompa("call", "ADD")
-    assert code == 2 and "put one first, such as ws://localhost:9000, or set OOMPA_URL" in err
-    assert oompa("info")[0] == 2
+    for arguments in (("call", "ADD"), ("info",), ("bench", "ADD")):
+        code, _, err = oompa(*arguments)
+        assert code == 2 and "put one first, such as ws://localhost:9000, or set OOMPA_URL" in err
+    for place in ("localhost:9000", "example.com", "10.0.0.1:80/tasks"):
+        code, _, err = oompa("call", place, "ADD")
+        assert code == 2 and f"{place!r} is no URL; did you mean ws://{place}?" in err
 
 
 def test_where_nobody_listens_it_exits_with_3_at_once(oompa):
@@ -144,6 +153,45 @@ def test_an_interrupt_exits_with_130(oompa, url, monkeypatch):
     monkeypatch.setattr("oompa.cli.asking.connected", interrupt)
     code, out, err = oompa("call", "ECHO")
     assert (code, out, err.strip()) == (130, "", "oompa: interrupted")
+
+
+def test_a_type_that_is_not_there_is_told_with_what_lists_them(oompa, url):
+    assert oompa("call", "MEOW") == (1, "", "oompa: Unknown request type: \"MEOW\"; 'oompa info' lists those it has\n")
+
+
+def test_a_request_that_is_too_large_is_a_sentence(oompa, serve):
+    code, out, err = oompa("call", f"ws://127.0.0.1:{serve(max_message_size=1000).port}", "ECHO", json.dumps("x" * 1000))
+    assert (code, out) == (2, "") and "exceeds the max_message_size of 1000 of the server" in err and err.count("\n") == 1
+
+
+def test_a_key_with_a_password_is_not_asked_for(oompa, tmp_path):
+    issued = trustme.CA().issue_cert("localhost")
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    locked = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    )
+    (tmp_path / "cert").write_bytes(issued.cert_chain_pems[0].bytes())
+    (tmp_path / "key").write_bytes(locked)
+    files = ("--cert", str(tmp_path / "cert"), "--key", str(tmp_path / "key"))
+    code, _, err = oompa("call", "wss://localhost:1", "ECHO", *files)
+    assert code == 2 and "the key has a password, which the command does not ask for" in err and err.count("\n") == 1
+
+
+def test_what_a_server_tells_reaches_no_terminal_as_a_command(oompa, serve):
+    wicked = "\x1b[2J"
+    schema = Schema()
+    schema.task(f"A{wicked}")(lambda: None)
+    server = serve(schema, name=f"n{wicked}", version=f"v{wicked}", metadata={f"k{wicked}": f"m{wicked}"})
+    for command in ("info", "stats"):
+        code, out, err = oompa(command, f"ws://127.0.0.1:{server.port}")
+        assert code == 0 and "\\x1b[2J" in out and "\x1b" not in out + err
+
+
+def test_help_has_the_options_of_the_connection_apart(oompa):
+    code, out, err = oompa("bench", "--help")
+    own, _, connecting = out.partition("\nConnection:\n")
+    assert code == 0 and "--rate N" in own and "--insecure" not in own
+    assert "--timeout SECONDS" in connecting and "--rate" not in connecting
 
 
 def test_a_defect_is_a_sentence_too(oompa, url, monkeypatch):

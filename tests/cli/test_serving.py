@@ -1,5 +1,7 @@
 """``oompa serve``: what it finds in a module, and servers in processes of their own."""
 
+import json
+import re
 import signal
 
 import pytest
@@ -76,16 +78,38 @@ def test_a_place_that_is_none_is_refused(module, capsys, bind, monkeypatch):
     assert "--bind must be HOST:PORT" in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_is_told(module, capsys, serve):
-    assert run(["serve", module(), "--bind", f"127.0.0.1:{serve().port}"]) == 2
-    assert "--bind takes another place" in capsys.readouterr().err
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_taken_is_told(module, capsys, serve, workers):
+    assert run(["serve", module(), "--bind", f"127.0.0.1:{serve().port}", "--workers", workers]) == 2
+    shown = capsys.readouterr()
+    assert "another program listens there; --bind takes another place" in shown.err and shown.err.count("\n") == 1
+
+
+def test_a_place_that_is_not_here_is_told(module, capsys, tmp_path):
+    assert run(["serve", module(), "--bind", f"unix:{tmp_path}/nowhere/x.sock"]) == 2
+    shown = capsys.readouterr()
+    assert "No such file or directory; --bind takes another place" in shown.err and shown.err.count("\n") == 1
+
+
+def test_the_port_that_was_free_is_told(module, capsys, monkeypatch):
+    served = []
+
+    def stop_when_ready(server, *args, on_ready, **options):
+        server.listen(*args, **options).result(CEILING)
+        served.append(server.port)
+        on_ready()
+        server.close().result(CEILING)
+
+    monkeypatch.setattr(Server, "run", stop_when_ready)
+    assert run(["serve", f"{module()}:server", "--bind", "127.0.0.1:0"]) == 0
+    assert f":server on ws://127.0.0.1:{served[0]} (Ctrl-C stops)\n" in capsys.readouterr().err
 
 
 def test_an_explorer_is_not_opened_to_the_world(module, capsys):
     name = module(MODULE.replace('name="mine"', 'explorer="/explore"'))
     assert run(["serve", name, "--bind", "0.0.0.0:0"]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2 and "listen on loopback" in told[1] and "Server(authenticate=...)" in told[1]
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "listen on loopback" in told and "Server(authenticate=...)" in told
 
 
 def served(name, *arguments):
@@ -107,15 +131,37 @@ def test_workers_are_gunicorns(module):
             assert client.call("$OOMPA/INFO")["name"] == "mine"
 
 
+def test_an_object_a_call_is_shown_to_programs(module, capsys, connect):
+    server = load(module(), verbose=True, as_json=True)
+    server.listen(0).result(CEILING)
+    try:
+        client = connect(server)
+        call = client.dispatch("ADD", {"x": 1, "y": 6})
+        call.result(CEILING)
+        client.dispatch("ADD", {"x": 1}).exception(CEILING)
+    finally:
+        server.close(0).result(CEILING)
+    first, second = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    assert (first["type"], first["id"], first["error"]) == ("ADD", call.id, None)
+    assert first["elapsed"] >= 0 and first["waited"] == 0 and first["peer"].startswith("127.0.0.1:")
+    assert second["error"].startswith("TypeError: ")
+
+
+def test_errors_of_serve_are_objects_for_programs(capsys):
+    assert run(["serve", "no_such_module", "--json"]) == 2
+    assert json.loads(capsys.readouterr().err)["kind"] == "usage"
+
+
 def test_a_line_a_call_is_shown(module, capsys, connect):
     server = load(module(), verbose=True)
     server.listen(0).result(CEILING)
     try:
         client = connect(server)
-        client.call("ADD", {"x": 1, "y": 6})
+        call = client.dispatch("ADD", {"x": 1, "y": 6})
+        call.result(CEILING)
         client.dispatch("ADD", {"x": 1}).exception(CEILING)
     finally:
         server.close(0).result(CEILING)
     first, second = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ADD ")]
-    assert " ok in " in first and " from 127.0.0.1:" in first
+    assert re.fullmatch(rf"ADD {call.id} ok in [\d.]+ (us|ms|s) from 127\.0\.0\.1:\d+", first)
     assert " error TypeError: " in second
