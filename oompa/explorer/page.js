@@ -27,6 +27,12 @@ function svg(name, attributes = {}, ...children) {
   return made;
 }
 
+function quietButton(text, act) {
+  const made = element("button", { type: "button", className: "quiet" }, text);
+  made.addEventListener("click", act);
+  return made;
+}
+
 const byId = (id) => document.getElementById(id);
 
 let lastId = 0;
@@ -57,7 +63,9 @@ function alone(begin) {
   return () => (underWay ??= begin().finally(() => (underWay = null)));
 }
 
-const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+const number = (value) => value.toLocaleString("en");
+
+const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 
 // JSON. Whole numbers beyond 2**53 keep their digits where the browser can (JSON.rawJSON).
 
@@ -133,7 +141,8 @@ class Link {
     else call.reject(new CallFailed(message.error, message.details));
   }
 
-  /** Send a request. `payload` is JSON text; undefined: none. Returns a promise of the reply's payload, and the id; null: not sent. */
+  /** Send a request; `payload` is JSON text, undefined for none. Returns its id, null if nothing was sent, and a promise of the
+   * reply's payload. */
   call(type, payload, onProgress = () => {}) {
     const id = `explorer-${++this.#lastId}`;
     if (this.#socket.readyState !== WebSocket.OPEN) {
@@ -159,7 +168,8 @@ class Link {
 function resolved(schema, root) {
   if (typeof schema !== "object" || schema === null) return {};
   if (!schema.$ref?.startsWith("#/")) return schema;
-  const steps = schema.$ref.slice(2).split("/").map((step) => decodeURIComponent(step).replaceAll("~1", "/").replaceAll("~0", "~"));
+  const unescaped = (step) => decodeURIComponent(step).replaceAll("~1", "/").replaceAll("~0", "~");
+  const steps = schema.$ref.slice(2).split("/").map(unescaped);
   return resolved(steps.reduce((found, step) => found?.[step], root), root);
 }
 
@@ -170,14 +180,13 @@ function optionalOf(schema, root) {
   return others.length === 1 && choices.length === 2 ? others[0] : null;
 }
 
+/** The field of a schema. `options`: root, the document; name; isRequired; initial, its value or undefined. */
 function fieldOf(given, options) {
-  let schema = resolved(given, options.root);
-  const inner = optionalOf(schema, options.root);
-  let isNullable = false;
-  if (inner) {
-    schema = { ...inner, ...("default" in schema && { default: schema.default }), description: schema.description ?? inner.description };
-    isNullable = true;
-  }
+  const outer = resolved(given, options.root);
+  const inner = optionalOf(outer, options.root);
+  const { anyOf, oneOf, ...told } = outer;
+  const schema = inner ? { ...inner, ...told } : outer;
+  const isNullable = inner !== null;
   const all = { ...options, isNullable, blank: options.isRequired && isNullable ? "null" : undefined };
   if (schema.enum || schema.type === "boolean") return choiceField(schema, all);
   if (schema.type === "number" || schema.type === "integer") return numberField(schema, all);
@@ -240,8 +249,8 @@ function numberField(schema, options) {
 function choiceField(schema, options) {
   const values = schema.enum ?? [true, false];
   const control = element("select");
-  const mayBeBlank = !options.isRequired || options.isNullable;
-  if (mayBeBlank) control.append(element("option", { value: "" }, blankChoice(schema, options)));
+  control.required = options.isRequired && !options.isNullable;
+  control.append(element("option", { value: "" }, blankChoice(schema, options)));
   for (const value of values) {
     const isChosen = JSON.stringify(value) === JSON.stringify(options.initial);
     const shown = typeof value === "string" ? value : JSON.stringify(value);
@@ -250,8 +259,8 @@ function choiceField(schema, options) {
   return inputField(schema, options, control, (value) => value);
 }
 
-function blankChoice(schema, { isRequired }) {
-  if (isRequired) return "null";
+function blankChoice(schema, { isRequired, isNullable }) {
+  if (isRequired) return isNullable ? "null" : "choose one";
   return "default" in schema ? `default: ${JSON.stringify(schema.default)}` : "left out";
 }
 
@@ -310,25 +319,28 @@ function objectText(fields) {
 function listField(schema, options) {
   const items = [];
   const rows = element("div", { className: "rows" });
-  const add = element("button", { type: "button", className: "quiet" }, `Add to ${options.name}`);
-  const number = () => items.forEach((item, index) => item.remove.setAttribute("aria-label", `Remove ${options.name} ${index + 1}`));
+  const add = quietButton(`Add to ${options.name}`, () => append().focus());
+  const count = () => items.forEach(({ field, remove }, index) => {
+    const name = `${options.name} ${index + 1}`;
+    remove.setAttribute("aria-label", `Remove ${name}`);
+    field.node.querySelector(".key")?.replaceChildren(name);
+  });
   const append = (initial) => {
-    const field = fieldOf(schema.items, { root: options.root, name: `${options.name} ${items.length + 1}`, isRequired: true, initial });
-    const remove = element("button", { type: "button", className: "quiet" }, "Remove");
-    const item = { field, remove, row: element("div", { className: "row" }, field.node, remove) };
-    remove.addEventListener("click", () => {
+    const field = fieldOf(schema.items, { root: options.root, name: options.name, isRequired: true, initial });
+    const remove = quietButton("Remove", () => {
       items.splice(items.indexOf(item), 1);
-      item.row.remove();
-      number();
+      row.remove();
+      count();
       add.focus();
     });
+    const item = { field, remove };
+    const row = element("div", { className: "row" }, field.node, remove);
     items.push(item);
-    rows.append(item.row);
-    number();
+    rows.append(row);
+    count();
     return field;
   };
   if (Array.isArray(options.initial)) options.initial.forEach(append);
-  add.addEventListener("click", () => append().focus());
   const text = () => `[${items.map(({ field }) => field.text() ?? "null").join(",")}]`;
   return { node: fieldset(schema, options, rows, add), text, focus: () => add.focus() };
 }
@@ -339,21 +351,19 @@ function addableField(schema, options) {
   let field = null;
   const leave = () => {
     field = null;
-    const add = element("button", { type: "button", className: "quiet" }, `Add ${options.name}`);
-    add.addEventListener("click", () => enter().focus());
+    const add = quietButton(`Add ${options.name}`, () => enter().focus());
     node.replaceChildren(add, " ", element("span", { className: "hint" }, hintOf(schema, options)));
     return add;
   };
   const enter = (initial) => {
     field = fieldOf(schema, { ...options, initial, isRequired: true });
-    const remove = element("button", { type: "button", className: "quiet" }, `Leave out ${options.name}`);
-    remove.addEventListener("click", () => leave().focus());
-    node.replaceChildren(field.node, remove);
+    node.replaceChildren(field.node, quietButton(`Leave out ${options.name}`, () => leave().focus()));
     return field;
   };
   if (options.initial === undefined || options.initial === null) leave();
   else enter(options.initial);
-  return { node, text: () => (field ? field.text() : options.blank), focus: () => (field ?? node.querySelector("button")).focus() };
+  const text = () => (field ? field.text() : options.blank);
+  return { node, text, focus: () => (field ?? node.querySelector("button")).focus() };
 }
 
 /** The field of a whole payload. */
@@ -385,8 +395,7 @@ class PayloadForm {
     this.root = root;
     this.schema = resolved(given, root);
     this.node = element("div");
-    this.switch = element("button", { type: "button", className: "quiet" });
-    this.switch.addEventListener("click", () => this.#toggle());
+    this.switch = quietButton("", () => this.#toggle());
     this.#show();
     this.switch.hidden = takesNothing(this.schema) || this.#field.isJson === true;
   }
@@ -420,7 +429,8 @@ class Card {
     const at = element("time", {}, new Date().toLocaleTimeString("en-GB"));
     const sent = element("code", { className: "sent" }, (payload ?? "no payload").slice(0, 300));
     this.body = element("div", { className: "body" });
-    this.node = element("details", { className: "call", open: true }, element("summary", {}, this.badge, this.time, at, sent), this.body);
+    const head = element("summary", {}, this.badge, this.time, at, sent);
+    this.node = element("details", { className: "call", open: true }, head, this.body);
     this.began = performance.now();
     this.#turn("running");
     this.clock = setInterval(() => this.#tick(), 100);
@@ -441,9 +451,7 @@ class Card {
 
   /** Offer to cancel it while it runs. */
   offerCancel(cancel) {
-    const button = element("button", { type: "button", className: "quiet" }, "Cancel");
-    button.addEventListener("click", cancel);
-    this.body.append(button);
+    this.body.append(quietButton("Cancel", cancel));
   }
 
   progress({ done, total, message }) {
@@ -487,9 +495,8 @@ function valueNodes(text, label) {
   const shown = element("pre", { tabIndex: 0, role: "region", ariaLabel: label }, text.slice(0, SHOWN));
   const actions = element("div", { className: "actions" });
   if (text.length > SHOWN) {
-    const all = element("button", { type: "button", className: "quiet" }, "Show all");
-    const cut = element("span", { className: "hint" }, `${size(SHOWN)} of ${size(text.length)} are shown`);
-    all.addEventListener("click", () => {
+    const cut = element("span", { className: "hint" }, `${number(SHOWN)} of ${number(text.length)} characters`);
+    const all = quietButton("Show all", () => {
       shown.textContent = text;
       all.remove();
       cut.remove();
@@ -497,8 +504,7 @@ function valueNodes(text, label) {
     actions.append(cut, all);
   }
   if (navigator.clipboard) { // on secure pages and on loopback
-    const copy = element("button", { type: "button", className: "quiet" }, "Copy");
-    copy.addEventListener("click", async () => {
+    const copy = quietButton("Copy", async () => {
       await navigator.clipboard.writeText(text);
       copy.textContent = "Copied";
     });
@@ -507,23 +513,20 @@ function valueNodes(text, label) {
   return [shown, actions];
 }
 
-function size(characters) {
-  return characters < 1e6 ? `${Math.round(characters / 1000)} kB` : `${(characters / 1e6).toFixed(1)} MB`;
-}
-
 // Plots, in the pixels of the place they are given. Durations are on a logarithmic axis: 2 ms and 2 s are both of interest.
 
 const HEIGHT = 200;
 const MARGIN = { left: 58, right: 28, top: 30, bottom: 40 };
 
-/** The decades that hold all values, as exponents of ten, and where a value lies between 0 and 1. */
+/** An axis of the decades that hold all values: its ticks, and where a value lies between 0 and 1. */
 function logScale(values) {
   const low = Math.floor(Math.log10(Math.min(...values)));
   const high = Math.max(Math.ceil(Math.log10(Math.max(...values))), low + 1);
   const steps = high - low === 1 ? [1, 2, 5] : [1];
   const ticks = [];
   for (let decade = low; decade <= high; decade++) ticks.push(...steps.map((step) => step * 10 ** decade));
-  return { ticks: ticks.filter((tick) => tick <= 1.001 * 10 ** high), at: (value) => (Math.log10(value) - low) / (high - low) };
+  const at = (value) => (Math.log10(value) - low) / (high - low);
+  return { ticks: ticks.filter((tick) => at(tick) < 1.001).map((tick) => [at(tick), duration(tick)]), at };
 }
 
 /** Whole numbers from 0, a few of them, the last not below `most`. */
@@ -545,7 +548,7 @@ class Plot {
     new ResizeObserver(() => this.redraw()).observe(this.place);
   }
 
-  /** Show something else: `paint(plot)` draws it into the frame, whose sizes the plot tells; null: there is nothing to draw. */
+  /** Show something else: `paint(plot)` draws it into the frame of the plot; null: there is nothing to draw. */
   show(summary, paint) {
     this.summary.textContent = summary;
     this.canvas.setAttribute("aria-label", summary);
@@ -571,15 +574,16 @@ class Plot {
     return made;
   }
 
-  /** Ticks are [share of the axis, text]. */
+  /** Ticks are [share of the axis, text]; of those below as many are shown as there is room for. */
   axes(xTicks, yTicks) {
     const [xLabel, yLabel] = this.labels;
+    const every = Math.ceil((xTicks.length * 52) / this.width);
     for (const [share, text] of yTicks) {
       const y = this.height * (1 - share);
       this.add("line", { class: "grid", x2: this.width, y1: y, y2: y });
       this.add("text", { x: -8, y: y + 4, "text-anchor": "end" }, text);
     }
-    for (const [share, text] of xTicks) {
+    for (const [share, text] of xTicks.filter((_, index) => index % every === 0)) {
       const x = this.width * share;
       this.add("line", { class: "tick", x1: x, x2: x, y1: this.height, y2: this.height + 4 });
       this.add("text", { x, y: this.height + 17, "text-anchor": "middle" }, text);
@@ -596,12 +600,13 @@ function plotCalls(plot, points, first) {
   const sorted = points.map(({ seconds }) => seconds).sort((a, b) => a - b);
   const errors = points.filter(({ isError }) => isError).length;
   const median = duration(sorted[Math.floor((sorted.length - 1) / 2)]);
-  const summary = `${plural(points.length, "call")}, ${errors} failed · median ${median} · longest ${duration(sorted.at(-1))}`;
+  const longest = duration(sorted.at(-1));
+  const summary = `${plural(points.length, "call")}, ${errors} failed · median ${median} · longest ${longest}`;
   return plot.show(summary, (frame) => {
     const scale = logScale([Math.max(sorted[0], 1e-6), sorted.at(-1)]);
     const xOf = (index) => (points.length === 1 ? 0.5 : index / (points.length - 1)) * 0.96 + 0.02;
-    const ends = points.length === 1 ? [0] : [0, points.length - 1];
-    frame.axes(ends.map((index) => [xOf(index), `${first + index}`]), scale.ticks.map((tick) => [scale.at(tick), duration(tick)]));
+    const ends = new Set([0, points.length - 1]);
+    frame.axes([...ends].map((index) => [xOf(index), `${first + index}`]), scale.ticks);
     points.forEach(({ seconds, isError }, index) => {
       const place = { cx: frame.width * xOf(index), cy: frame.height * (1 - scale.at(Math.max(seconds, 1e-6))) };
       const name = `call ${first + index}: ${duration(seconds)}${isError ? ", failed" : ""}`;
@@ -610,7 +615,7 @@ function plotCalls(plot, points, first) {
   });
 }
 
-/** `durations` are STATS': pairs of a bound in seconds and how many requests took up to it, each bound a fifth above the last. */
+/** `durations` are STATS': pairs of a bound in seconds, a fifth above the one before, and how many requests took up to it. */
 function plotStats(plot, stats) {
   const { num_requests: requests, num_errors: errors, average_processing_time: mean, durations = [] } = stats;
   if (!durations.length) return plot.show("Nobody has called it since the server started.", null);
@@ -618,17 +623,19 @@ function plotStats(plot, stats) {
     let left = share * durations.reduce((sum, [, count]) => sum + count, 0);
     return duration(durations.find(([, count]) => (left -= count) <= 0)[0]);
   };
-  const summary = `${plural(requests, "request")}, ${errors} failed · mean ${duration(mean)} · p50\u00a0≤\u00a0${atShare(0.5)} · p99\u00a0≤\u00a0${atShare(0.99)}`;
+  const shares = [0.5, 0.99].map((share) => `p${100 * share}\u00a0≤\u00a0${atShare(share)}`);
+  const summary = [`${plural(requests, "request")}, ${errors} failed`, `mean ${duration(mean)}`, ...shares].join(" · ");
   return plot.show(summary, (frame) => {
     const scale = logScale([durations[0][0] / 1.2, durations.at(-1)[0]]);
     const counts = countTicks(Math.max(...durations.map(([, count]) => count)));
     const most = counts.at(-1);
-    frame.axes(scale.ticks.map((tick) => [scale.at(tick), duration(tick)]), counts.map((count) => [count / most, count.toLocaleString("en")]));
+    frame.axes(scale.ticks, counts.map((count) => [count / most, number(count)]));
     for (const [bound, count] of durations) {
       const [left, right] = [bound / 1.2, bound].map((each) => scale.at(each) * frame.width);
       const height = (count / most) * frame.height;
+      const place = { x: left, width: Math.max(right - left - 1, 1), y: frame.height - height, height };
       const name = `${plural(count, "request")} of up to ${duration(bound)}`;
-      frame.add("rect", { class: "bar", x: left, width: Math.max(right - left - 1, 1), y: frame.height - height, height }, svg("title", {}, name));
+      frame.add("rect", { class: "bar", ...place }, svg("title", {}, name));
     }
   });
 }
@@ -638,6 +645,7 @@ function plotStats(plot, stats) {
 class TaskView {
   #points = [];
   #count = 0;
+  #told = null; // how many requests are in the plot of STATS
 
   constructor(type, operation, page) {
     this.type = type;
@@ -647,7 +655,7 @@ class TaskView {
     this.heading = element("h2", { tabIndex: -1 }, shownType(type));
     this.calls = element("div", { className: "calls" });
     this.mine = new Plot("Your calls, as this page sees them", "call", "round trip");
-    this.everybodys = new Plot("All calls, as the server counts them", "time a task ran", "requests");
+    this.everybodys = new Plot("All calls, as the server’s process counts them", "time a task ran", "requests");
     this.lastError = element("p", { className: "hint last-error" });
     this.node = element("div", { className: "task" });
     this.node.append(
@@ -662,7 +670,8 @@ class TaskView {
 
   #callForm() {
     const submit = element("button", { type: "submit" }, "Call");
-    const form = element("form", { autocomplete: "off" }, this.form.node, element("div", { className: "actions" }, submit, this.form.switch));
+    const actions = element("div", { className: "actions" }, submit, this.form.switch);
+    const form = element("form", { autocomplete: "off" }, this.form.node, actions);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#call(this.form.text());
@@ -696,6 +705,8 @@ class TaskView {
   }
 
   told(stats) {
+    if (stats.num_requests === this.#told) return; // drawn anew, it would lose what the mouse points at
+    this.#told = stats.num_requests;
     plotStats(this.everybodys, stats);
     this.lastError.textContent = stats.last_error === null ? "" : `Last error: ${stats.last_error}`;
   }
@@ -716,6 +727,7 @@ class Page {
   #links = new Map(); // type -> {item, count, text}
   #stats = { tasks: {} };
   #shown = null;
+  #nothingShown = byId("task").firstElementChild;
   canCancel = false;
   refreshStats = alone(() => this.#askStats());
   refreshHealth = alone(() => this.#askHealth());
@@ -784,7 +796,7 @@ class Page {
     byId("figures").replaceChildren(...pairs.map((pair) => element("div", {}, ...pair)));
     for (const [type, { count }] of this.#links) {
       const told = own(this.#stats.tasks, type);
-      if (told) count.textContent = told.num_requests ? told.num_requests.toLocaleString("en") : "";
+      if (told) count.textContent = told.num_requests ? number(told.num_requests) : "";
     }
     this.#tellShown();
   }
@@ -818,7 +830,7 @@ class Page {
       left += !item.hidden;
     }
     byId("no-tasks").hidden = left > 0;
-    byId("no-tasks").textContent = this.#links.size ? "No task has these words in its name or text." : "This server has no tasks.";
+    byId("no-tasks").textContent = this.#links.size ? "No task has these words." : "This server has no tasks.";
   }
 
   #openFirst(event) {
@@ -838,7 +850,7 @@ class Page {
     document.body.classList.toggle("has-task", type !== undefined);
     const last = this.#shown?.type;
     this.#shown = type === undefined ? null : this.#viewOf(type);
-    byId("task").replaceChildren(this.#shown?.node ?? element("p", { className: "empty" }, "Choose a task to see what it takes, and to call it."));
+    byId("task").replaceChildren(this.#shown?.node ?? this.#nothingShown);
     if (isAsked) (this.#shown?.heading ?? this.#links.get(last)?.link)?.focus(); // back in the list, where one has left it
     this.#tellShown();
   }

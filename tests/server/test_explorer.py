@@ -417,13 +417,18 @@ def test_a_form_is_made_from_the_schema(explore, tab):
     tab.run(press("'Add to items'"))
     inputs = tab.run("document.querySelectorAll('.row input').length")
     assert inputs == 4
+    tab.run("document.querySelector('.row > button').click()")
+    assert tab.text(".row legend") == "items 1 object"
+    tab.run(press("'Add to items'"))
     for place, text in enumerate(["tea", "2", "cup \"blue\"", "12345678901234567890"]):
         tab.run(f"document.querySelectorAll('.row input')[{place}].focus()")
         tab.type(text)
     assert tab.run("[...document.querySelectorAll('select')].map((each) => [...each.options].map((one) => one.text))") == [
-        ["S", "M"],
-        ["true", "false"],
+        ["choose one", "S", "M"],
+        ["choose one", "true", "false"],
     ]
+    tab.click(SUBMIT)
+    assert tab.run("document.activeElement.labels[0].innerText") == "size", "nothing is chosen for a person"
     tab.run("document.querySelectorAll('select')[0].value = '\"M\"'")
     tab.run("document.querySelectorAll('select')[1].value = 'false'")
     tab.fill("textarea", '{"a": [1, null]}')
@@ -628,7 +633,7 @@ def test_many_tasks_and_a_long_reply_leave_the_page_usable(explore, tab):
     tab.click(SUBMIT)
     tab.wait(ENDED)
     assert tab.run("document.querySelector('.call pre').textContent.length") == 50000
-    assert "50 kB of 1.0 MB are shown" in tab.text(".call")
+    assert "50,000 of 1,048,578 characters" in tab.text(".call")
     tab.click(".call button")
     assert tab.run("document.querySelector('.call pre').textContent.length") == 2**20 + 2
 
