@@ -1,11 +1,16 @@
 """Payloads checked against the annotations of their task, by msgspec (the extra ``typed``).
 
 Strict: ``"1"`` is no int. Annotations may be dataclasses, TypedDicts, ``msgspec.Struct``, ``Annotated`` with bounds, datetime,
-UUID, Decimal, Enum; and any class that has pydantic's two methods: ``model_validate(value)``, which raises ValueError, and
-``model_dump(mode="json")``.
+UUID, Decimal, Enum. A result may hold values of all these; what has no JSON form even then is the affair of the server's
+``default=``.
+
+The hook for models: any class that has pydantic's two methods, as pydantic's own have, checks and dumps itself, wherever in an
+annotation it stands. ``model_validate(value)`` returns the model or raises ValueError; where that has pydantic's ``errors()``,
+the client is told the place of each. ``model_dump(mode="json")`` returns what becomes JSON.
 """
 
 import inspect
+import secrets
 from typing import Any, Callable, Union, get_type_hints
 
 import msgspec
@@ -32,12 +37,12 @@ def validated(type: str, function: Callable[..., Any]) -> Callable[[Any], Any]:
         try:
             checked = convert({} if payload is None else payload, model, dec_hook=_decoded)
         except msgspec.ValidationError as error:
-            raise ValidationError(str(error)) from None
+            raise ValidationError(_told(str(error))) from None
         arguments = asdict(checked)
         if has_defaults:
             arguments = {name: value for name, value in arguments.items() if value is not unset}
         result = function(**arguments)
-        return result if result.__class__ in _PLAIN else msgspec.to_builtins(result, enc_hook=_encoded)
+        return result if result.__class__ in _PLAIN else _builtins_of(result)
 
     return run
 
@@ -57,13 +62,58 @@ def _model_of(type: str, function: Callable[..., Any]) -> Any:
     return msgspec.defstruct("Payload", fields, kw_only=True, forbid_unknown_fields=True)
 
 
+#: Between what a model says and the place within it: msgspec appends where the model is.
+_WITHIN = "\0"
+
+
 def _decoded(type: Any, value: Any) -> Any:
-    if hasattr(type, "model_validate"):
+    if type is object:  # any value is one
+        return value
+    if not hasattr(type, "model_validate"):
+        raise TypeError(f"{type!r} cannot be validated: use a type that msgspec knows, or give it model_validate")
+    try:
         return type.model_validate(value)
-    raise TypeError(f"{type!r} cannot be validated: use a type that msgspec knows, or give it model_validate")
+    except ValueError as error:
+        faults = getattr(error, "errors", None)
+        if not callable(faults):
+            raise
+        (first, *others) = faults()
+        more = f" (and {len(others)} more)" if others else ""
+        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+        raise ValueError(f"{first['msg']}{more}{_WITHIN}{place}") from error
 
 
-def _encoded(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    return value  # the codec has its say, and its default=
+def _told(text: str) -> str:
+    """What msgspec says, with the place within a model behind that of the model."""
+    problem, found, places = text.partition(_WITHIN)
+    if not found:
+        return text
+    within, _, where = places.partition(" - at `")
+    return f"{problem} - at `{where.removesuffix('`') or '$'}{within}`"
+
+
+#: What stands in place of a value that has no JSON form here, while msgspec is at work.
+_STAND_IN = secrets.token_hex(8)
+
+
+def _builtins_of(value: Any) -> Any:
+    """``value`` with JSON's own types in place of those that are known; others are left to the codec, and its ``default=``."""
+    unknown: dict[str, Any] = {}
+
+    def encoded(value: Any) -> Any:
+        if hasattr(value, "model_dump"):
+            return value.model_dump(mode="json")
+        name = f"{_STAND_IN}{len(unknown)}"
+        unknown[name] = value
+        return name
+
+    result = msgspec.to_builtins(value, enc_hook=encoded)
+    return _put_back(result, unknown) if unknown else result
+
+
+def _put_back(value: Any, unknown: dict[str, Any]) -> Any:
+    if isinstance(value, str):
+        return unknown.get(value, value)
+    if isinstance(value, dict):
+        return {key: _put_back(item, unknown) for key, item in value.items()}
+    return [_put_back(item, unknown) for item in value] if isinstance(value, list) else value

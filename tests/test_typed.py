@@ -1,18 +1,21 @@
 """Payloads that are checked against annotations."""
 
 import enum
+import logging
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
+from typing import Annotated, Optional
 
+import needs
 import pytest
 
 from oompa import RemoteError, Schema, Server
 from oompa.errors import ValidationError
 from oompa.testing import connect
 
-pytest.importorskip("msgspec")
+msgspec = pytest.importorskip("msgspec")
 
 
 @dataclass
@@ -129,3 +132,133 @@ def test_models_check_and_dump_themselves():
     assert schema["GREET"]({"who": ["a", "b"]}) == ["a"]
     with pytest.raises(ValidationError, match=r"a name is a string - at `\$\.who\[1\]`"):
         schema["GREET"]({"who": ["a", 2]})
+
+
+# What msgspec knows, both ways.
+
+
+class Point(msgspec.Struct, rename="camel", tag="point"):
+    """Has another name on the wire, and a tag."""
+
+    x_axis: Annotated[int, msgspec.Meta(ge=0)]
+    note: object = None
+
+
+ALL = {
+    "item": {"name": "a", "price": 2},
+    "point": {"type": "point", "xAxis": 3, "note": None},
+    "at": "2020-01-01T00:00:00Z",
+    "id": "00000000-0000-0000-0000-000000000001",
+    "sum": "1.50",
+    "colour": "red",
+}
+
+
+@pytest.fixture
+def everything():
+    schema = Schema(validate=True)
+
+    @schema.task("ALL")
+    def everything(
+        item: Item, point: Point, at: datetime, id: uuid.UUID, sum: Decimal, colour: Colour, more: Optional[Item] = None
+    ) -> dict[str, object]:
+        assert [type(each) for each in (item, point, at, id, sum)] == [Item, Point, datetime, uuid.UUID, Decimal]
+        assert colour is Colour.RED and sum == Decimal("1.50") and more is None
+        return {"item": item, "point": point, "at": at, "id": id, "sum": sum, "colour": colour}
+
+    return schema
+
+
+def test_what_is_sent_comes_back(everything):
+    server = Server(everything)
+    with connect(server) as client:
+        assert client.call("ALL", ALL) == ALL
+    server.close().result()
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"item": {"name": "a"}}, r"required field `price` - at `\$\.item`"),
+        ({"point": {"type": "point", "xAxis": -1}}, r">= 0 - at `\$\.point\.xAxis`"),
+        ({"at": "yesterday"}, r"- at `\$\.at`"),
+        ({"id": "1"}, r"- at `\$\.id`"),
+        ({"sum": "much"}, r"- at `\$\.sum`"),
+        ({"colour": "blue"}, r"- at `\$\.colour`"),
+        ({"more": {"name": "a", "price": 1.5}}, r"- at `\$\.more\.price`"),
+    ],
+)
+def test_each_fault_has_its_place(everything, change, told):
+    with pytest.raises(ValidationError, match=told):
+        everything["ALL"]({**ALL, **change})
+
+
+class Odd:
+    """Has no JSON form."""
+
+
+def test_what_has_no_form_is_left_to_default():
+    schema = Schema(validate=True)
+    schema.add("ODD", lambda: [Item("a", 1), {"point": Point(1, Odd())}])
+    server = Server(schema, default=lambda value: type(value).__name__)
+    with connect(server) as client:
+        item, inner = {"name": "a", "price": 1}, {"type": "point", "xAxis": 1, "note": "Odd"}
+        assert client.call("ODD") == [item, {"point": inner}]
+    server.close().result()
+
+
+def test_without_default_the_place_is_told():
+    schema = Schema(validate=True)
+    schema.add("ODD", lambda: [Item("a", 1), {"point": Point(1, Odd())}])
+    server = Server(schema)
+    with connect(server) as client:
+        with pytest.raises(RemoteError, match=r"\(at result\[1\]\.point\.note\): TypeError: Object of type Odd .*default="):
+            client.call("ODD")
+    server.close().result()
+
+
+def test_a_payload_that_does_not_fit_is_a_warning(caplog):
+    schema = Schema(validate=True)
+    schema.add("ADD", add)
+    server = Server(schema)
+    with connect(server) as client, caplog.at_level(logging.INFO, "oompa.server"):
+        with pytest.raises(RemoteError):
+            client.call("ADD", {"x": 1, "y": "2"})
+    server.close().result()
+    (record,) = [each for each in caplog.records if each.levelno > logging.INFO]
+    assert record.levelno == logging.WARNING and record.exc_info is None
+    assert record.getMessage().startswith("task 'ADD' (id '") and "got `str` - at `$.y`" in record.getMessage()
+
+
+def test_models_of_pydantic_check_and_dump_themselves():
+    pydantic = needs.package("pydantic")
+
+    class Line(pydantic.BaseModel):
+        name: str
+        price: Decimal
+
+    class Order(pydantic.BaseModel):
+        lines: list[Line]
+        at: datetime
+
+    schema = Schema(validate=True)
+
+    def order(orders: list[Order]) -> list[Order]:
+        assert all(type(each) is Order for each in orders)
+        return orders
+
+    order.__annotations__ = {"orders": list[Order], "return": list[Order]}
+    schema.add("ORDER", order)
+    payload = {"orders": [{"lines": [{"name": "a", "price": "1.50"}], "at": "2020-01-01T00:00:00Z"}]}
+    server = Server(schema)
+    with connect(server) as client:
+        assert client.call("ORDER", payload) == payload["orders"]
+        payload["orders"][0]["lines"].append({"price": "1"})
+        with pytest.raises(RemoteError, match=r"ValidationError: Field required - at `\$\.orders\[0\]\.lines\[1\]\.name`$"):
+            client.call("ORDER", payload)
+        payload["orders"][0]["at"] = "never"
+        with pytest.raises(RemoteError, match=r"Field required \(and 1 more\) - at `"):
+            client.call("ORDER", payload)
+        with pytest.raises(RemoteError, match=r"dictionary or instance of Order - at `\$\.orders\[0\]`$"):
+            client.call("ORDER", {"orders": [1]})
+    server.close().result()

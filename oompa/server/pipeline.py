@@ -279,7 +279,11 @@ class Pipeline:
             details = _UNAVAILABLE
             self._logger.warning("the healthcheck failed%s: %s", mark, printable(describe(error)))
         else:
-            is_theirs = isinstance(error, ValidationError) or is_misfit(error)
+            if isinstance(error, ValidationError):  # told as what cannot be read is: nothing of ours has gone wrong
+                complain = getattr(connection, "complain", self._logger.warning)
+                complain("task %s was not run%s: %s", titled(task, id), mark, printable(str(error)))
+                return describe(error) if error_id is None else _hidden(error_id), dict(INVALID_ARGUMENT)
+            is_theirs = is_misfit(error)
             details = INVALID_ARGUMENT if is_theirs else _INTERNAL
             self._logger.error("task %s raised%s", titled(task, id, connection), mark, exc_info=error)
         return describe(error) if error_id is None else _hidden(error_id), dict(details)

@@ -38,6 +38,13 @@ class Codec(Protocol):
         """The value of a JSON text."""
 
 
+def _no_default(value: Any) -> Any:
+    raise TypeError(
+        f"Object of type {type(value).__name__} is not JSON serializable; convert it, or say how with the option default=, "
+        "as of json.dumps"
+    )
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
@@ -59,7 +66,7 @@ class JsonCodec:
         self._decoder = json.JSONDecoder(parse_constant=_refuse_constant)
         self._scan: Callable[[str, int], tuple[Any, int]] = self._decoder.scan_once  # type: ignore[attr-defined]
         self._encoder = json.JSONEncoder(
-            ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=default
+            ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=default or _no_default
         )
         self._chunks = _chunks_of(self._encoder)
 
@@ -195,6 +202,23 @@ def place_of_fault(value: Any, is_json: Callable[[Any], bool]) -> str:
         place += f".{key}" if isinstance(value, dict) else f"[{key}]"
         value = inner
     return place if len(place) < _LONG_PLACE else ""
+
+
+def with_place(error: Exception, what: str, value: Any, codec: Codec) -> Exception:
+    """An error of encoding ``value``, which ``what`` names, that tells where in it the fault is."""
+
+    def is_json(inner: Any) -> bool:
+        try:
+            return bool(codec.encode(inner))
+        except NOT_JSON:
+            return False
+
+    try:
+        place = place_of_fault(value, is_json)
+    except Exception:  # a subclass of dict or list may raise whatever it likes
+        place = ""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"{what}{place} is not JSON: {error}")
 
 
 class MsgspecCodec:

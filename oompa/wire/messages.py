@@ -12,7 +12,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Union
 
 from ..errors import ProtocolError, RemoteError, printable
 from ..options import LONGEST
-from .codec import NESTING_LIMIT, NOT_JSON, Codec, is_deep
+from .codec import NESTING_LIMIT, NOT_JSON, Codec, is_deep, with_place
 from .lenient import id_in
 
 OK = "OK"
@@ -201,6 +201,7 @@ class RequestWriter:
     """
 
     def __init__(self, codec: Codec) -> None:
+        self._codec = codec
         self._encode = codec.encode
         self._heads: dict[str, bytes] = {}
 
@@ -219,7 +220,10 @@ class RequestWriter:
         if payload is MISSING:
             return b'%b%b"}' % (head, id.encode())
         encode = self._encode
-        value = encode(payload)
+        try:
+            value = encode(payload)
+        except NOT_JSON as error:
+            raise with_place(error, "payload", payload, self._codec) from error
         if len(value) > NESTING_LIMIT and is_deep(value):
             raise ValueError(f"the payload of {type!r} is nested more than {NESTING_LIMIT} deep")
         return b'%b%b","payload":%b}' % (head, id.encode(), value)
@@ -232,7 +236,12 @@ class RequestWriter:
             meta: What there is to tell beside it.
         """
         told = b',"meta":{"timeout":%b' % repr(timeout).encode()
-        return b"%b,%b}" % (told, self._encode(dict(meta))[1:]) if meta else told + b"}}"
+        if not meta:
+            return told + b"}}"
+        try:
+            return b"%b,%b}" % (told, self._encode(dict(meta))[1:])
+        except NOT_JSON as error:
+            raise with_place(error, "meta", dict(meta), self._codec) from error
 
     def _make_head(self, type: str) -> bytes:
         if not isinstance(type, str):
