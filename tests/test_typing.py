@@ -1,6 +1,15 @@
 """What a type checker in strict mode makes of code that uses the library. Case 56."""
 
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import needs
 import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 USE = '''
 from concurrent.futures import Future
@@ -62,3 +71,125 @@ def test_a_strict_type_checker_understands_decorators_and_generated_methods(tmp_
     errors = [line for line in lines if ": error:" in line]
     line = USE.splitlines().index("client.on(listener)") + 1
     assert len(errors) == 1 and "overload" in errors[0] and f":{line}:" in errors[0]
+
+#: A small application as both type checkers are to understand it: no error, and types that are asserted.
+APPLICATION = '''
+# pyright: strict
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from typing_extensions import assert_type
+
+from oompa import Call, Client, RemoteError, Request, Schema, Server, TaskError, current_request
+from oompa.testing import Delay, Faults, Stub, connect, serve
+
+schema = Schema(validate=True)
+
+
+@schema.task("ADD")
+def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+@schema.task("LATER", validate=False)
+def later(*, name: str) -> "Future[str]":
+    if name == "":
+        raise TaskError("no name", code="invalid_argument")
+    return Future()
+
+
+assert_type(add(1, y=2), int)
+assert_type(later(name="a"), "Future[str]")
+server = Server(schema, lambda: True, name="typed", default=str)
+
+
+@server.use
+def middleware(request: Request, call_next: Any) -> Any:
+    assert_type(request.remaining(), "float | None")
+    return call_next(request)
+
+
+def run() -> None:
+    request = current_request()
+    if request is not None:
+        request.progress(1, 2)
+
+
+server.init_app(server.app)
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with connect(server, {"add": {"type": "ADD"}}, identity="ann", faults=Faults(delay=1), timeout=2.0) as client:
+        yield client
+
+
+def test_add(client: Client) -> None:
+    assert_type(client, Client)
+    assert_type(client.dispatch("ADD", {"x": 1}), Call)
+    assert_type(client.add({"x": 1}), Call)
+    try:
+        client.call("ADD", {"x": 1}, timeout=1.0)
+    except RemoteError as error:
+        assert_type(error.code, "str | None")
+    with serve(server) as url, Client(url) as other:
+        assert_type(url, str)
+        other.ping().result()
+    with Stub({"ADD": Delay(0.1, 3)}, all_called=True, faults=Faults(close=1)) as stub:
+        assert_type([call.type for call in stub.calls], list[str])
+'''
+
+MISTAKES = '''
+from oompa import Schema
+from oompa.testing import connect
+
+schema = Schema()
+
+
+@schema.task("ADD")
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+add("1", 2)
+connect(schema)
+'''
+
+
+def checked_by_mypy(file):
+    """The lines in which mypy finds faults, and all that it says."""
+    mypy = pytest.importorskip("mypy.api")
+    told, faults, _ = mypy.run(["--strict", "--no-incremental", "--follow-imports=silent", str(file)])
+    assert not faults, faults
+    return [int(line.split(":")[1]) for line in told.splitlines() if ": error:" in line], told
+
+
+def checked_by_pyright(file):
+    """The lines in which pyright finds faults, and all that it says."""
+    needs.package("pyright")
+    needs.program("node")
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, str(file)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    told = subprocess.run(command, cwd=file.parent, env=environment, capture_output=True, text=True, timeout=300).stdout
+    found = json.loads(told[told.index("{") :])["generalDiagnostics"]
+    return [each["range"]["start"]["line"] + 1 for each in found if each["severity"] == "error"], told
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("check", [checked_by_mypy, checked_by_pyright])
+def test_type_checkers_see_through_the_library(check, tmp_path):
+    file = tmp_path / "application.py"
+    file.write_text(APPLICATION)
+    lines, told = check(file)
+    assert lines == [], told
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("check", [checked_by_mypy, checked_by_pyright])
+def test_type_checkers_find_mistakes(check, tmp_path):
+    file = tmp_path / "mistakes.py"
+    file.write_text(MISTAKES)
+    lines, told = check(file)
+    assert lines == [13, 14], told
