@@ -72,6 +72,7 @@ def test_a_strict_type_checker_understands_decorators_and_generated_methods(tmp_
     line = USE.splitlines().index("client.on(listener)") + 1
     assert len(errors) == 1 and "overload" in errors[0] and f":{line}:" in errors[0]
 
+
 #: A small application as both type checkers are to understand it: no error, and types that are asserted.
 APPLICATION = '''
 # pyright: strict
