@@ -45,6 +45,9 @@ def wait(path):
     return "done"
 
 server = Server({"PID": lambda payload: os.getpid(), "WAIT": wait}, drain_timeout=DRAIN, close_timeout=CLOSE)
+
+def wrapped(environ, start_response):
+    yield from server(environ, start_response)
 """
 
 
@@ -163,6 +166,15 @@ def test_a_websocket_holds_no_thread_of_the_pool(served, kind):
         finally:
             for peer in peers:
                 peer.close()
+
+
+def test_frames_that_come_with_the_upgrade_are_refused(served):
+    """gunicorn has read them along with it: behind it the stream would be read from the middle of a frame."""
+    with served() as server, RawPeer(server.port) as peer:
+        peer.send(upgrade(server.port) + request_frame("PID"))
+        answer = peer.response()
+        assert (answer.status, answer.body) == (400, b"frames came before the handshake was answered")
+        assert pid(server.port) is not None
 
 
 def test_existing_flask_app_serves_and_is_drained(served):
@@ -285,6 +297,69 @@ def test_reload_replaces_the_workers_without_a_bad_answer(served, held, kind):
         assert peer.ending().close_code == 1000
         wait_until(lambda: not os.path.exists(f"/proc/{old}"))
         server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(CEILING) == 0
+
+
+@either
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_worker_that_is_told_to_quit_waits_for_no_task(served, held, number, kind):
+    with served(*kind, "--graceful-timeout", "60", drain_timeout=60.0) as server:
+        with RawPeer.websocket(server.port) as idle:
+            peer, _ = held(server.port)
+            server.process.send_signal(number)
+            for each in (idle, peer):
+                ending = each.ending(IDLE_EXIT)
+                assert (ending.messages, ending.close_code, ending.reset) == ([], 1000, False)
+            assert server.process.wait(IDLE_EXIT) == 0
+
+
+def test_a_running_task_finishes_without_any_configuration(served, held):
+    with served() as server, RawPeer.websocket(server.port) as idle:
+        peer, release = held(server.port)
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.ending().close_code == 1000
+        release()
+        assert peer.reply() == {"type": "OK", "id": "call", "payload": "done"}
+        ending = peer.ending()
+        assert (ending.messages, ending.close_code, ending.reset) == ([], 1000, False)
+        assert server.process.wait(CEILING) == 0
+
+
+@either
+def test_a_worker_that_has_had_its_requests_drains(served, held, kind):
+    """It goes on with HTTP meanwhile, and is followed by another."""
+    with served(*kind, "--max-requests", "10") as server, RawPeer.websocket(server.port) as idle:
+        old = idle.call("PID")["payload"]
+        peer, release = held(server.port)
+        for _ in range(10):
+            get(server.port, "/health")
+        assert idle.ending().close_code == 1000
+        assert get(server.port, "/health") == (503, "draining")
+        release()
+        assert peer.reply()["payload"] == "done"
+        assert peer.ending().close_code == 1000
+        wait_until(lambda: pid(server.port) not in (old, None), CEILING)
+
+
+@either
+def test_a_worker_whose_files_change_drains(served, held, tmp_path, kind):
+    with served(*kind, "--reload", "--reload-engine", "poll") as server, RawPeer.websocket(server.port) as idle:
+        old = idle.call("PID")["payload"]
+        peer, release = held(server.port)
+        os.utime(tmp_path / "application.py", (1e9, 2e9))
+        assert idle.ending(CEILING).close_code == 1000
+        release()
+        assert peer.reply()["payload"] == "done"
+        assert peer.ending().close_code == 1000
+        wait_until(lambda: pid(server.port) not in (old, None), CEILING)
+
+
+def test_whatever_wraps_the_server_it_drains(served):
+    """Case 28: nothing is looked for in the application."""
+    with served(application="application:wrapped") as server, RawPeer.websocket(server.port) as peer:
+        assert peer.call("PID")["type"] == "OK"
+        server.process.send_signal(signal.SIGTERM)
+        assert peer.ending().close_code == 1000
         assert server.process.wait(CEILING) == 0
 
 

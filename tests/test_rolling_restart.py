@@ -19,8 +19,10 @@ from oompa import Client
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples" / "deploy"
 
+GUNICORN = ("-m", "gunicorn", "-b", "127.0.0.1:{port}", "--threads", "4")
+
 SERVERS = {
-    "gunicorn": ("-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", "127.0.0.1:{port}", "examples.calculator:server"),
+    "gunicorn": (*GUNICORN, "-c", "python:oompa.gunicorn", "examples.calculator:server"),
     "run": ("-m", "examples.calculator", "{port}"),
 }
 
@@ -158,3 +160,31 @@ def test_rolling_restart_loses_no_call(proxy, kind):
         load.stop()
         assert load.wrong == []
         assert all(times >= 1 for times in reconnected.values()), "a client was never restarted under"
+
+
+RECYCLED = (*GUNICORN, "--workers", "2", "--max-requests", "40")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param((), id="bare"),
+        pytest.param(("-c", "python:oompa.gunicorn"), id="configured", marks=pytest.mark.long),
+    ],
+)
+def test_workers_that_are_recycled_under_load_lose_no_call(arguments):
+    """Pages count as requests, so the workers are replaced one after the other while clients call."""
+    with deployed(*RECYCLED, *arguments, "examples.calculator:server") as server:
+        with loaded(f"ws://127.0.0.1:{server.port}") as (load, reconnected):
+
+            def recycled():
+                with contextlib.suppress(OSError):  # a worker that ends may drop a page that it has accepted
+                    get(server.port, "/health")
+                return all(times >= 2 for times in reconnected.values())
+
+            wait_until(recycled, 3 * CEILING)
+            load.goes_on()
+            load.stop()
+        assert load.wrong == []
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(CEILING) == 0
