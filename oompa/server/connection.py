@@ -11,15 +11,18 @@ others are *stand-ins*, lent by ``stand_ins``. A thread of a connection is in on
   it sees that, so an idle connection has one thread.
 - **gone**: the connection has ended, ``_ended``, and no task holds the thread.
 
+A task that returns a Future holds no thread from then on (``awaited``). Whoever settles it, an executor's thread maybe, only
+leaves word: a stand-in makes the replies, emits and sends them, one after the other for each connection.
+
 Up to ``concurrency`` tasks run at once. Beyond that the leader queues what it reads; where ``max_queued`` requests wait, or
 those that wait and run hold more than ``max_message_size`` bytes, it stops reading, which the peer feels as back-pressure, and
 says twice a second that this end lives.
 
-``_state`` guards who leads, what runs and what is queued. A leader that finds nothing running starts a task without it: nobody
-else can start one then, and it stores what runs before it looks whether the connection drains, as whoever drains does in the
-opposite order. The inbox, what was read and not yet looked at, last first, belongs to the leader. Tasks, replies, reading and
-listeners run outside the lock. No thread here is the main one, so no signal handler comes in between; a finalizer may, and the
-lock is re-entrant for it.
+``_state`` guards who leads, what runs, what is queued and what is awaited. A leader that finds nothing of that (``_is_plain``)
+starts a task without it: nobody else can start one then, and it stores what runs before it looks whether the connection drains,
+as whoever drains does in the opposite order. The inbox, what was read and not yet looked at, last first, belongs to the leader.
+Tasks, replies, reading and listeners run outside the lock. No thread here is the main one, so no signal handler comes in
+between; a finalizer may, and the lock is re-entrant for it.
 """
 
 import logging
@@ -39,7 +42,20 @@ from ..wire.channel import Channel
 from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode, check_close
 from ..wire.codec import Codec
 from ..wire.frames import Message
-from ..wire.messages import ERR, MISSING, PING, Progress, Reply, Request, UnreadableRequest, peer_of, read_request
+from ..wire.messages import (
+    CANCEL_TYPE,
+    ERR,
+    MISSING,
+    PING,
+    Progress,
+    Reply,
+    Request,
+    UnreadableRequest,
+    cancelled_id,
+    peer_of,
+    read_request,
+)
+from .awaited import Awaited, Awaiting, Key
 from .complaints import Complaints
 from .contexts import NOTHING_SET, work_as
 from .options import ServerOptions
@@ -54,9 +70,6 @@ _STAND_IN_LOOK = 0.05
 
 #: How often a peer whose requests are not read for want of room is told that this end lives, in seconds.
 _SIGN_OF_LIFE = 0.5
-
-#: A request's type and id.
-Key = tuple[str, Any]
 
 #: The queue is empty.
 _NOTHING: tuple[None, float] = (None, 0.0)
@@ -123,6 +136,18 @@ class _ClosingHandshake:
             self._connection.abort("the peer did not complete the closing handshake within close_timeout")
 
 
+class _Deadlines:
+    """The deadlines of what a connection awaits, as the watcher knows them.
+
+    Attributes:
+        due: When it looks next.
+    """
+
+    def __init__(self, overdue: Callable[[], None]) -> None:
+        self.due = float("inf")
+        self.stuck = overdue
+
+
 class Connection:
     """A client's connection, as events, requests and ``server.connections`` show it.
 
@@ -139,8 +164,9 @@ class Connection:
         self.announced = channel.announced
         self._channel = channel
         self._service = service
-        self._pipeline, self._codec, self._watcher, _, self._paces, self._emitter, _, self._options = service
-        self._answer = self._pipeline.answer if app is None else partial(self._pipeline.answer_within, app)
+        pipeline, self._codec, self._watcher, _, self._paces, self._emitter, _, self._options = service
+        self._answer = pipeline.answer if app is None else partial(pipeline.answer_within, app)
+        self._app = app
         self._state = threading.RLock()
         self._changed = threading.Condition(self._state)
         self._home = self._leader = _Worker(self._stuck)
@@ -148,8 +174,11 @@ class Connection:
         self._running: dict[_Worker, Key] = {}
         self._queue: deque[_Queued] = deque()
         self._queued_size = 0
+        self._awaited = Awaited()
+        self._deadlines = _Deadlines(self._overdue)
         self._waits_for_room = False
         self._inbox: list[Message] = []
+        self._is_plain = True
         self._draining = False
         self._closing: Optional[_ClosingHandshake] = None
         self._ended = False
@@ -181,6 +210,7 @@ class Connection:
             if self._closing is not None or self._ended:
                 return
             self._closing = _ClosingHandshake(self)
+            self._is_plain = False
             self._changed.notify_all()  # the leader may be waiting for room in the queue
         self._watcher.began(self._closing, self._options["close_timeout"])
 
@@ -224,7 +254,8 @@ class Connection:
         """Take no more requests, and close with 1000 when those that run have replied. Does not wait."""
         with self._state:
             self._draining = True
-            is_idle = not self._running and not self._queue
+            self._is_plain = False
+            is_idle = not self._running and not self._queue and not self._awaited
         if is_idle:
             self.close()
 
@@ -237,8 +268,9 @@ class Connection:
         """How many tasks run, and how many requests are queued."""
         with self._state:
             running = tuple(self._running.items())  # a single step: the leader adds to it without the lock
-            waiting = len(self._queue)
-        return sum(self._pipeline.knows(key[0]) and not worker.is_replying for worker, key in running), waiting
+            queued, awaited = len(self._queue), len(self._awaited)
+        knows = self._service.pipeline.knows
+        return awaited + sum(knows(key[0]) and not worker.is_replying for worker, key in running), queued
 
     def serve(self) -> None:
         """Read, run and reply until the connection has ended and the calling thread's own task is over."""
@@ -291,7 +323,7 @@ class Connection:
         while self._leader is me:
             if stands_in and self._home_is_free and self._pass_lead_home():
                 return
-            if self._running:
+            if self._running or not self._is_plain:
                 self._wait_for_room()
             inbox = self._inbox
             if not inbox:
@@ -317,47 +349,160 @@ class Connection:
     def _accept(self, me: _Worker, message: Message) -> None:
         """Run what a message asks for, or queue it; then what waits in the queue, if anything."""
         request: Optional[Request] = None
+        answer: Optional[Answer]
         try:
             request = read_request(self._codec, message, self)
         except UnreadableRequest as error:
             unreadable = Reply(ERR, error.id, error=str(error), details=dict(INVALID_ARGUMENT))
         if request is None:  # answered out here: what a listener raises is not to be chained to the fault of a peer
             self.complain("unreadable request: %s", printable(str(unreadable.error)))
-            return self._send(*self._pipeline.write(unreadable, self))
+            return self._send(*self._service.pipeline.write(unreadable, self))
+        if request.type == CANCEL_TYPE:
+            return self._cancel(cancelled_id(request.payload))
         if not self._admit(me, request, len(message)):
             return
         waited = 0.0
         while request is not None:
             pace = self._paces.of(request.type)
-            if pace is None:
-                me.request = request
+            if waited and request.remaining() == 0.0:
+                answer = self._service.pipeline.expire(request)
+            elif pace is None:
                 self._watcher.began(me)
-                reply, text = NOTHING_SET.copy().run(self._answer, me, request)
-                if reply.elapsed > WORTH:
+                answer = NOTHING_SET.copy().run(self._answer, me, request)
+                if answer is not None and answer[0].elapsed > WORTH:
                     self._suspect(request.type)
             else:
-                reply, text = self._run_measured(me, request, pace)
-            if waited:
-                reply.waited = waited
-            self._send(reply, text)
+                answer = self._run_measured(me, request, pace)
+            if answer is None:
+                self._await(me, request, waited)
+            else:
+                reply, text = answer
+                if waited:
+                    reply.waited = waited
+                self._send(reply, text)
             self._watcher.ended(me)
             request, waited = self._next(me)
         me.request = None
 
-    def _run_measured(self, me: _Worker, request: Request, is_slow: bool) -> Answer:
+    def _run_measured(self, me: _Worker, request: Request, is_slow: bool) -> Optional[Answer]:
         """Run a task of a type that may hold the others up; where it is known to, the lead is passed on first."""
         if is_slow:
             self._pass_lead(me)
-        me.request = request
         self._watcher.began(me)
-        begun = thread_time()
-        reply, text = NOTHING_SET.copy().run(self._answer, me, request)
-        self._paces.measured(request.type, reply.elapsed, thread_time() - begun)
-        return reply, text
+        begun, computed = monotonic(), thread_time()
+        answer = NOTHING_SET.copy().run(self._answer, me, request)
+        elapsed = monotonic() - begun if answer is None else answer[0].elapsed
+        self._paces.measured(request.type, elapsed, thread_time() - computed)
+        return answer
+
+    def _await(self, me: _Worker, request: Request, waited: float) -> None:
+        """The task of this worker has returned a Future: whoever settles it sees to the reply."""
+        with self._state:
+            awaiting = Awaiting(self._running[me], request, me.size, waited)
+            self._awaited.add_locked(awaiting)
+            self._is_plain = False
+            me.size = 0
+        if request.cancelled:  # while the task ran
+            request.awaits.cancel()
+        if request.deadline is not None:
+            self._watch_deadlines()
+        request.awaits.add_done_callback(partial(self._settled, awaiting))
+
+    def _settled(self, awaiting: Awaiting, _: Any) -> None:
+        """A Future is settled; on the thread that did it, which is not to be held up."""
+        awaiting.elapsed = monotonic() - awaiting.request.began
+        with self._state:
+            is_mine = self._awaited.settled_locked(awaiting)
+        if not is_mine:
+            return
+        try:
+            self._service.stand_ins.run(self._tell_settled)
+        except Exception:  # no thread to be had, no memory: here, then
+            self._tell_settled()
+
+    def _tell_settled(self) -> None:
+        """Reply for the Futures that are settled, while there are any."""
+        me = _Worker(self._stuck)
+        work_as(me)
+        try:
+            while (awaiting := self._next_settled()) is not None:
+                me.request = awaiting.request
+                reply, text = NOTHING_SET.copy().run(self._conclude, awaiting)
+                self._send(reply, text)
+                self._told(awaiting)
+        except BaseException:
+            self._service.logger.exception("a defect of oompa: a reply to %s is missing", self.remote_address)
+            self.abort("internal error")
+            raise
+        finally:
+            work_as(None)
+
+    def _next_settled(self) -> Optional[Awaiting]:
+        with self._state:
+            return self._awaited.next_locked()
+
+    def _conclude(self, awaiting: Awaiting) -> Answer:
+        type, id = awaiting.key
+        answer = self._service.pipeline.conclude(self._app, awaiting.request, type, id, awaiting.elapsed)
+        answer[0].waited = awaiting.waited
+        return answer
+
+    def _told(self, awaiting: Awaiting) -> None:
+        """The reply of a Future was sent."""
+        with self._changed:
+            self._awaited.told_locked(awaiting)
+            self._look_locked()
+            self._changed.notify_all()  # the leader may be waiting for room
+            is_drained = self._is_drained_locked()
+        if is_drained:
+            self.close()
+
+    def _look_locked(self) -> None:
+        """See whether there is nothing to look at but what runs and what is queued."""
+        self._is_plain = not (self._draining or self._closing is not None or self._awaited)
+
+    def _is_drained_locked(self) -> bool:
+        return self._draining and not self._running and not self._awaited
+
+    def _watch_deadlines(self) -> None:
+        """Have the watcher look when the next caller stops waiting for a Future."""
+        with self._state:
+            due = self._awaited.due_locked()
+            if self._deadlines.due <= due:
+                return
+            self._deadlines.due = due
+        self._watcher.began(self._deadlines, max(0.0, due - monotonic()))
+
+    def _overdue(self) -> None:
+        """Called by the watcher: a caller has stopped waiting for a Future, unless a copy has given it more time."""
+        with self._state:
+            self._deadlines.due = float("inf")
+            late = self._awaited.overdue_locked(monotonic())
+        for awaiting in late:
+            awaiting.request.awaits.cancel()
+        self._watch_deadlines()
+
+    def _cancel(self, id: Any) -> None:
+        """The client has given a request up: one that is queued never begins, the others may look, and stop."""
+        if id is None:
+            return
+        with self._changed:
+            queue = self._queue
+            for each in [each for each in queue if self._is_same(id, each.request.id)]:
+                queue.remove(each)
+                self._queued_size -= each.size
+            running = [worker.request for worker, key in self._running.items() if self._is_same(id, key[1])]
+            running += [each.request for each in self._awaited if self._is_same(id, each.key[1])]
+            self._changed.notify_all()  # the leader may be waiting for room
+        for request in running:
+            if request is not None:
+                request.cancelled = True
+                if request.awaits is not None:
+                    request.awaits.cancel()
 
     def _suspect(self, type: str) -> None:
         """A task took its time: one to look at, if it held others up."""
-        if (self._inbox or self._queue) and self._pipeline.knows(type):
+        if (self._inbox or self._queue) and self._service.pipeline.knows(type):
             self._paces.suspect(type)
 
     def _admit(self, me: _Worker, request: Request, size: int) -> bool:
@@ -365,18 +510,23 @@ class Connection:
         client sends it again on its next connection."""
         key = (request.type, request.id)
         me.is_replying = False  # before its key is there: a copy of a request that runs is told by both
-        if not self._running and not self._queue:
-            me.size = size
+        is_plain = self._is_plain
+        if is_plain and not self._running and not self._queue:
+            me.request, me.size = request, size
             self._running[me] = key
-            if not self._draining and self._closing is None:
+            if self._is_plain:
                 return True
             self._next(me)  # nothing is queued, so nothing comes of it but the end of draining
             return False
         with self._state:
-            if self._draining or self._closing is not None or self._is_copy_locked(key):
+            if self._draining or self._closing is not None:
+                return False
+            original = self._original_locked(key)
+            if original is not None:
+                _extend(original, request.deadline)
                 return False
             if (not self._queue and len(self._running) < self._options["concurrency"]) or self._is_ping(request):
-                me.size = size
+                me.request, me.size = request, size
                 self._running[me] = key
                 return True
             self._queue.append(_Queued(request, size, monotonic()))
@@ -385,7 +535,7 @@ class Connection:
 
     def _is_ping(self, request: Request) -> bool:
         """Whether it asks if the server is well, not if it is busy: it stands in no queue."""
-        return request.type == PING and not self._pipeline.knows(PING)
+        return request.type == PING and not self._service.pipeline.knows(PING)
 
     def _wait_for_room(self) -> None:
         """Wait while the connection holds as much as it may, and tell the peer meanwhile that this end lives."""
@@ -401,20 +551,29 @@ class Connection:
     def _is_full(self) -> bool:
         with self._state:
             limits = self._options
-            held = self._queued_size + sum(worker.size for worker in tuple(self._running))
-            return self._channel.is_open and (len(self._queue) >= limits["max_queued"] or held > limits["max_message_size"])
+            held = self._queued_size + self._awaited.size + sum(worker.size for worker in tuple(self._running))
+            waiting = len(self._queue) + len(self._awaited)
+            return self._channel.is_open and (waiting >= limits["max_queued"] or held > limits["max_message_size"])
 
-    def _is_copy_locked(self, key: Key) -> bool:
+    def _original_locked(self, key: Key) -> Optional[Request]:
+        """The request in hand of which one of this key is a copy; None: of none."""
         if key[1] is MISSING or key[1] is None:
-            return False
+            return None
+        for each in self._queue:
+            if key[0] == each.request.type and self._is_same(key[1], each.request.id):
+                return each.request
         # Whoever has a reply may use its id again, before the worker is done with it.
-        running = (copy for worker, copy in self._running.items() if not worker.is_replying)
-        copies = (*running, *((each.request.type, each.request.id) for each in self._queue))
-        return any(key == copy and self._is_same(key[1], copy[1]) for copy in copies)
+        for worker, other in self._running.items():
+            if key[0] == other[0] and not worker.is_replying and self._is_same(key[1], other[1]):
+                return worker.request
+        for awaiting in self._awaited:
+            if key[0] == awaiting.key[0] and self._is_same(key[1], awaiting.key[1]):
+                return awaiting.request
+        return None
 
     def _is_same(self, id: Any, other: Any) -> bool:
-        """Whether ids that are equal in Python are equal in JSON, where 1 is not true, nor in lists and objects."""
-        if type(id) is not type(other):
+        """Whether ids are equal in JSON, where 1 is not true, nor in lists and objects."""
+        if type(id) is not type(other) or id != other:
             return False
         return type(id) in (str, int) or self._codec.encode(id) == self._codec.encode(other)
 
@@ -424,15 +583,16 @@ class Connection:
         try:
             if self._waits_for_room:
                 self._changed.notify_all()
-            if self._queue:
+            if self._queue and len(self._running) <= self._options["concurrency"]:  # a ping has run beyond it
                 request, size, since = self._queue.popleft()
                 self._queued_size -= size
                 me.is_replying, me.size = False, size
                 # Replaced, so that the connection never looks idle meanwhile.
+                me.request = request
                 self._running[me] = (request.type, request.id)
                 return request, monotonic() - since
             del self._running[me]
-            is_drained = self._draining and not self._running
+            is_drained = self._is_drained_locked()
         finally:
             self._state.release()
         if is_drained:
@@ -452,7 +612,7 @@ class Connection:
         """The task of ``worker`` takes long: let the others go on, and remember its type for the next time."""
         with self._state:
             key = self._running.get(worker)
-        if key is not None and not worker.is_replying and self._pipeline.knows(key[0]):
+        if key is not None and not worker.is_replying and self._service.pipeline.knows(key[0]):
             self._paces.took_long(key[0])
         self._pass_lead(worker)
 
@@ -502,6 +662,15 @@ class Connection:
             self._changed.notify_all()
         if self._closing is not None:
             self._watcher.ended(self._closing)
+        self._watcher.ended(self._deadlines)
         if self._complaints is not None:
             self._tell_left_out(self._complaints.left_out())
         self._emitter.emit("terminated", self)
+
+
+def _extend(request: Request, deadline: Optional[float]) -> None:
+    """A copy of a request has come: its caller waits longer."""
+    if deadline is None or request.deadline is None:
+        request.deadline = None
+    else:
+        request.deadline = max(request.deadline, deadline)

@@ -6,6 +6,7 @@ needs no lock.
 
 import logging
 import secrets
+from concurrent.futures import CancelledError, Future
 from time import monotonic
 from typing import Any, Callable, Mapping, Optional, Union
 
@@ -17,8 +18,8 @@ from ..schema import Factory, is_misfit
 from ..wire.codec import NESTING_LIMIT, NOT_JSON, TOO_DEEP, Codec, is_deep, place_of_fault
 from ..wire.messages import ERR, OK, PING, Reply, Request, describe, titled, write_reply
 from ..wire.sizes import is_longer
-from .contexts import Worker
-from .verdicts import health_of, mistake_in, value_of
+from .contexts import Worker, run_apart
+from .verdicts import health_of, mistake_in
 
 Healthcheck = Callable[[], Any]
 CallNext = Callable[[Request], Any]
@@ -32,10 +33,16 @@ Told = tuple[Any, Optional[dict[str, Any]]]
 
 #: Details that say no more than a code.
 INVALID_ARGUMENT = {"code": "invalid_argument"}
+_CANCELLED = {"code": "cancelled"}
 _INTERNAL = {"code": "internal"}
 _TOO_LARGE = {"code": "resource_exhausted"}
 _UNAVAILABLE = {"code": "unavailable"}
 _UNIMPLEMENTED = {"code": "unimplemented"}
+
+#: What a request gets that its caller had no more time for before it began. As nothing has run, a caller that asks again
+#: meanwhile, in another attempt, is told to go on asking.
+_EXPIRED = {"code": "deadline_exceeded", "retry_after": 0.01}
+_EXPIRED_ERROR = "the deadline passed before the task began"
 
 #: Characters of a problem that the wire tells; an exception's own text may be of any length.
 _PROBLEM_LIMIT = 1000
@@ -90,7 +97,7 @@ class Pipeline:
         self._own = own
         self._count = count
         self._middleware: tuple[Middleware, ...] = ()
-        self._run: CallNext = self._run_factory
+        self._run: CallNext = self._call_factory
 
     def use(self, middleware: Middleware) -> None:
         """Add a middleware behind those there are."""
@@ -107,13 +114,18 @@ class Pipeline:
         """Whether the schema has a factory for ``type``."""
         return type in self._schema
 
-    def answer(self, worker: Worker, request: Request) -> Answer:
+    def answer(self, worker: Worker, request: Request) -> Optional[Answer]:
         """Run a request; the reply that comes of it, and its text. Never raises.
 
         Args:
             worker: Told when the task is over.
+
+        Returns:
+            None where the task has returned a Future that is not settled: ``request.awaits``, see ``conclude``.
         """
         reply = self.handle(request)
+        if reply is None:
+            return None
         worker.is_replying = True
         if request.report is not None:
             request.report.finish()
@@ -121,7 +133,7 @@ class Pipeline:
         self._count(answer[0])
         return answer
 
-    def answer_within(self, app: Flask, worker: Worker, request: Request) -> Answer:
+    def answer_within(self, app: Flask, worker: Worker, request: Request) -> Optional[Answer]:
         """Like ``answer``, in an application context of its own: the text is made in it, too, for a value may read a database
         as it becomes text. Functions that end the context get what the task raised; what they raise themselves is the answer.
         """
@@ -132,14 +144,17 @@ class Pipeline:
             worker.is_replying = True
             told, details = self._report(task, id, request.connection, error)
             answer = self.write(Reply(ERR, id, None, told, task=task, details=details), request.connection)
-        self._count(answer[0])
+        if answer is not None:
+            self._count(answer[0])
         return answer
 
-    def _answer_in(self, context: Any, worker: Worker, request: Request) -> Answer:
+    def _answer_in(self, context: Any, worker: Worker, request: Request) -> Optional[Answer]:
         raised: list[Optional[BaseException]] = [None]
         context.push()
         try:
             reply = self.handle(request, raised.append)
+            if reply is None:
+                return None
             worker.is_replying = True
             if request.report is not None:
                 request.report.finish()
@@ -147,14 +162,54 @@ class Pipeline:
         finally:
             context.pop(raised.pop())
 
-    def handle(self, request: Request, failed: Optional[Callable[[BaseException], None]] = None) -> Reply:
-        """Run a request; never raises. ``failed`` is called with what the task raised, if it did."""
+    def conclude(self, app: Optional[Flask], request: Request, task: str, id: Any, elapsed: float) -> Answer:
+        """The reply, and its text, to a request whose Future is settled. Never raises.
+
+        Args:
+            app: In an application context of which, of its own, the text is made; None: in none.
+            task: The request's type, as it came.
+            id: Its id, as it came.
+            elapsed: Seconds until the Future was settled.
+        """
+        try:
+            reply = Reply(OK, id, request.awaits.result(), None, elapsed, task)
+        except BaseException as error:
+            told, details = self._told(task, id, request.connection, error, request)
+            reply = Reply(ERR, id, None, told, elapsed, task, details=details)
+        if request.report is not None:
+            request.report.finish()
+        try:
+            answer = run_apart(app, self.write, reply, request.connection)
+        except BaseException as error:  # of a function of the application's that begins or ends a context
+            told, details = self._report(task, id, request.connection, error)
+            answer = self.write(Reply(ERR, id, None, told, elapsed, task, details=details), request.connection)
+        self._count(answer[0])
+        return answer
+
+    def expire(self, request: Request) -> Answer:
+        """What a request gets whose deadline has passed before it began."""
+        reply = Reply(ERR, request.id, None, _EXPIRED_ERROR, task=request.type, details=dict(_EXPIRED))
+        answer = self.write(reply, request.connection)
+        self._count(answer[0])
+        return answer
+
+    def handle(self, request: Request, failed: Optional[Callable[[BaseException], None]] = None) -> Optional[Reply]:
+        """Run a request; never raises. ``failed`` is called with what the task raised, if it did.
+
+        Returns:
+            None where the task has returned a Future that is not settled: ``request.awaits``.
+        """
         started = monotonic()
         id, task = request.id, request.type
         try:
             if task in self._schema:
                 run = self._run
                 result = run(request)
+                if isinstance(result, Future):
+                    if not result.done():
+                        request.awaits, request.began = result, started
+                        return None
+                    result = result.result()
             elif task == PING:
                 result = self.check_health()
             elif task in self._own:
@@ -165,7 +220,7 @@ class Pipeline:
         except BaseException as error:  # sys.exit() in a handler must not end the connection either
             if failed is not None:
                 failed(error)
-            told, details = self._told(task, id, request.connection, error)
+            told, details = self._told(task, id, request.connection, error, request)
         return Reply(ERR, id, None, told, monotonic() - started, task, details=details)
 
     def check_health(self) -> Any:
@@ -248,15 +303,22 @@ class Pipeline:
         failure.id = None  # it is the id that is too large, or nested too deep
         return failure, write_reply(self._codec, failure)
 
-    def _run_factory(self, request: Request) -> Any:
+    def _call_factory(self, request: Request) -> Any:
         try:
             factory = self._schema[request.type]
         except KeyError:  # a middleware changed the type
             raise _unknown(request.type) from None
-        return value_of(factory(request.payload))
+        return factory(request.payload)
 
-    def _told(self, task: str, id: Any, connection: Any, error: BaseException) -> Told:
+    def _run_factory(self, request: Request) -> Any:
+        """For a middleware, which is to get the value."""
+        return _awaited(request, self._call_factory(request))
+
+    def _told(self, task: str, id: Any, connection: Any, error: BaseException, request: Request) -> Told:
         """What the wire says of what was raised."""
+        if isinstance(error, CancelledError) and (request.cancelled or request.remaining() == 0.0):
+            self._logger.debug("task %s was given up by its caller", titled(task, id, connection))
+            return (describe(error), dict(_CANCELLED)) if request.cancelled else (_EXPIRED_ERROR, dict(_EXPIRED))
         if isinstance(error, (TaskError, RemoteError)):  # of a server that the task has called, and whose word is passed on
             if self._is_health(task):
                 self._logger.warning("the healthcheck failed: %s", printable(describe(error)))
@@ -326,4 +388,14 @@ def _unknown(type: str) -> UnknownType:
 
 
 def _before(middleware: Middleware, call_next: CallNext) -> CallNext:
-    return lambda request: value_of(middleware(request, call_next))
+    return lambda request: _awaited(request, middleware(request, call_next))
+
+
+def _awaited(request: Request, result: Any) -> Any:
+    """The result itself, or what a Future for it comes to; a caller that gives its request up cancels the Future."""
+    if not isinstance(result, Future):
+        return result
+    request.awaits = result
+    if request.cancelled:
+        result.cancel()
+    return result.result()

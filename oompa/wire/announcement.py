@@ -22,7 +22,7 @@ CANCEL = "cancel"
 PROGRESS = "progress"
 
 #: What this server understands beyond the original's wire.
-FEATURES = (META, PROGRESS)
+FEATURES = (META, CANCEL, PROGRESS)
 
 #: base64url (:rfc:`4648#section-5`), and no longer than anybody needs to be unique.
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}=?=?")

@@ -68,7 +68,7 @@ class Request:
         cancelled: Whether its caller has given it up: a task that takes long may look, and end.
     """
 
-    __slots__ = ("type", "payload", "id", "connection", "deadline", "cancelled", "report", "_meta")
+    __slots__ = ("type", "payload", "id", "connection", "deadline", "cancelled", "report", "awaits", "began", "_meta")
 
     def __init__(
         self,
@@ -85,6 +85,8 @@ class Request:
         self.deadline: Optional[float] = None
         self.cancelled = False
         self.report: Any = None  # of the server's: how far the task is
+        self.awaits: Any = None  # of the server's, too: a Future that the task has returned
+        self.began: float  # when the task did; set with that Future
         self._meta = meta
 
     def remaining(self) -> Optional[float]:
@@ -274,6 +276,11 @@ def read_reply(codec: Codec, text: Union[str, bytes]) -> tuple[str, Any, Any]:
     if type(kind) is str and kind.startswith(OWN_TYPES):
         return kind, fields.get("id"), fields.get("payload")
     raise ProtocolError(f"a reply must have type OK or ERR, not {_brief(kind)}")
+
+
+def cancelled_id(payload: Any) -> Any:
+    """The id of the request that the payload of a cancel gives up; None for what cannot be read."""
+    return payload.get("id") if type(payload) is dict else None
 
 
 def write_cancel(id: str) -> bytes:

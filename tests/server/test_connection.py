@@ -108,6 +108,23 @@ def test_ping_is_answered_while_every_place_is_taken_and_others_queue(serve, con
     assert [call.result(CEILING) for call in calls] == [True] * 6
 
 
+def test_ping_that_ran_beyond_concurrency_does_not_start_what_is_queued(serve, connect):
+    release, begun = threading.Event(), []
+
+    def task(payload):
+        begun.append(payload)
+        release.wait(CEILING)
+
+    client = connect(serve({"WAIT": task}, concurrency=1))
+    calls = [client.dispatch("WAIT", number) for number in range(3)]
+    for _ in range(3):
+        assert client.ping(timeout=CEILING).result(CEILING) is True
+    assert begun == [0]
+    release.set()
+    for call in calls:
+        call.result(CEILING)
+
+
 def test_ping_of_the_schema_is_a_task_like_any_other(serve, connect):
     begun = []
     client = connect(serve({"$OOMPA/PING": begun.append}))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from oompa.wire.announcement import Announcement, client_headers, read_announcement, server_headers
+from oompa.wire.announcement import FEATURES, Announcement, client_headers, read_announcement, server_headers
 
 
 def read(headers):
@@ -10,8 +10,8 @@ def read(headers):
 
 
 def test_what_a_server_tells_is_read_by_a_client():
-    assert read(server_headers(1000)) == Announcement(frozenset({"meta", "progress"}), 1000, None)
-    assert read(server_headers(1000, "0f3a.12")) == Announcement(frozenset({"meta", "progress"}), 1000, None, "0f3a.12")
+    assert read(server_headers(1000)) == Announcement(frozenset(FEATURES), 1000, None)
+    assert read(server_headers(1000, "0f3a.12")) == Announcement(frozenset(FEATURES), 1000, None, "0f3a.12")
 
 
 def test_what_a_client_tells_is_read_by_a_server():
