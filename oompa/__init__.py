@@ -6,7 +6,7 @@ The house has three wings and a landing:
 - ``oompa.client``: calls out, Futures back, and a connection that mends itself.
 - ``oompa.server``: a schema of tasks behind a WebSocket, and its health behind HTTP.
 - On the landing is what users open: this module, the command in ``oompa.cli``, ``oompa.gunicorn``, ``stub``, ``errors``,
-  ``schema``, ``once``; and what any wing may use: ``options``, ``emitter``, ``threads``, ``callables``.
+  ``schema``, ``once``, ``executors``; and what any wing may use: ``options``, ``emitter``, ``threads``, ``callables``.
 
 The wings stand on the wire and do not know each other. The path of one call:
 

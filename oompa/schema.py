@@ -1,14 +1,23 @@
 """The application schema: which function runs which task type."""
 
-from typing import Any, Callable, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from .callables import checked
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Factory = Callable[[Any], Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 #: Of a factory that spreads the payload's keys as arguments: the attribute that holds the function it calls.
 _FUNCTION = "oompa_function"
+
+#: What it calls to have that done: the function, or what submits it to an executor.
+_CALL = "oompa_call"
+
+#: Modules that call the functions of tasks.
+_CALLERS = frozenset({__name__, "oompa.executors"})
 
 
 class Schema(dict[str, Factory]):
@@ -34,42 +43,60 @@ class Schema(dict[str, Factory]):
     def __setitem__(self, type: str, factory: Factory) -> None:
         super().__setitem__(type, checked(f"the factory of {type!r}", factory))
 
-    def task(self, type: str, *, validate: Optional[bool] = None) -> Callable[[Function], Function]:
+    def task(
+        self, type: str, *, validate: Optional[bool] = None, executor: Optional["Executor"] = None
+    ) -> Callable[[Function], Function]:
         """Make the decorated function run ``type``; the payload's keys become its keyword arguments.
 
         A request without a payload calls it without arguments.
 
         Args:
             validate: Whether the payload is checked against the annotations; None: as the schema says.
+            executor: Where the function runs, any ``concurrent.futures.Executor``; None: on a thread of the server.
 
         Raises:
-            TypeError: ``type`` is no string, such as the function itself where the brackets are missing.
+            TypeError: ``type`` is no string, such as the function itself where the brackets are missing; or ``executor`` is
+                none, or needs to pickle the function and cannot.
             ValueError: ``type`` has a factory already.
         """
         self._check_new(type)
 
         def decorate(function: Function) -> Function:
-            self.add(type, function, validate=validate)
+            self.add(type, function, validate=validate, executor=executor)
             return function
 
         return decorate
 
-    def add(self, type: str, factory: Callable[..., Any], *, validate: Optional[bool] = None) -> None:
+    def add(
+        self,
+        type: str,
+        factory: Callable[..., Any],
+        *,
+        validate: Optional[bool] = None,
+        executor: Optional["Executor"] = None,
+    ) -> None:
         """Let ``factory`` run ``type``: :meth:`task` without the decorator.
 
         Raises:
-            TypeError: ``type`` is no string, or the factory cannot be called, or is a coroutine function.
+            TypeError: ``type`` is no string, or the factory cannot be called, or is a coroutine function; or ``executor`` is
+                none, or needs to pickle the factory and cannot.
             ValueError: ``type`` has a factory already.
         """
         self._check_new(type)
         function = checked(f"the factory of {type!r}", factory)
+        call = function
+        if executor is not None:
+            from .executors import Submitting
+
+            call = Submitting(type, function, executor)
         if self._validate if validate is None else validate:
             from .typed import validated
 
-            run = validated(type, function)
+            run = validated(type, function, call)
         else:
-            run = _spread(type, function)
+            run = _spread(type, call)
         setattr(run, _FUNCTION, function)
+        setattr(run, _CALL, call)
         self[type] = run
 
     def _check_new(self, type: Any) -> None:
@@ -99,9 +126,14 @@ def function_of(factory: Factory) -> tuple[Callable[..., Any], bool]:
     return (factory, False) if function is None else (function, True)
 
 
+def call_of(factory: Factory) -> Callable[..., Any]:
+    """What a factory calls to have its function called."""
+    return getattr(factory, _CALL, factory)
+
+
 def is_misfit(error: BaseException) -> bool:
     """Whether a payload's keys are not the arguments of its factory: a TypeError of the call itself, not from within."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return isinstance(error, TypeError) and trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__
+    return isinstance(error, TypeError) and trace is not None and trace.tb_frame.f_globals.get("__name__") in _CALLERS

@@ -11,6 +11,7 @@ the client is told the place of each. ``model_dump(mode="json")`` returns what b
 
 import inspect
 import secrets
+from concurrent.futures import Future
 from typing import Any, Callable, Union, get_type_hints
 
 import msgspec
@@ -21,8 +22,9 @@ from .errors import ValidationError
 _PLAIN = frozenset({int, str, bool, float, type(None)})
 
 
-def validated(type: str, function: Callable[..., Any]) -> Callable[[Any], Any]:
-    """A factory that checks the payload, calls ``function`` with its keys, and makes JSON values of the result.
+def validated(type: str, function: Callable[..., Any], call: Callable[..., Any]) -> Callable[[Any], Any]:
+    """A factory that checks the payload against ``function``, calls ``call`` with its keys, and makes JSON values of the
+    result, or of what a Future comes to.
 
     A parameter without an annotation takes any value. A key that is no parameter is an error.
 
@@ -41,10 +43,38 @@ def validated(type: str, function: Callable[..., Any]) -> Callable[[Any], Any]:
         arguments = asdict(checked)
         if has_defaults:
             arguments = {name: value for name, value in arguments.items() if value is not unset}
-        result = function(**arguments)
-        return result if result.__class__ in _PLAIN else _builtins_of(result)
+        result = call(**arguments)
+        return result if result.__class__ in _PLAIN else _plain(result)
 
     return run
+
+
+def _plain(result: Any) -> Any:
+    """JSON values of a result; of a Future, a Future of them."""
+    return _then_plain(result) if isinstance(result, Future) else _builtins_of(result)
+
+
+def _then_plain(future: "Future[Any]") -> "Future[Any]":
+    """A Future of what becomes of ``future``, as JSON values; whoever cancels the one cancels the other."""
+    plain: Future[Any] = Future()
+
+    def settle(_: Any) -> None:
+        if future.cancelled():
+            plain.cancel()
+        if not plain.set_running_or_notify_cancel():
+            return
+        try:
+            plain.set_result(_plain(future.result()))
+        except BaseException as error:
+            plain.set_exception(error)
+
+    def pass_on(_: Any) -> None:
+        if plain.cancelled():
+            future.cancel()
+
+    plain.add_done_callback(pass_on)
+    future.add_done_callback(settle)
+    return plain
 
 
 def _model_of(type: str, function: Callable[..., Any]) -> Any:

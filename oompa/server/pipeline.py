@@ -6,7 +6,7 @@ needs no lock.
 
 import logging
 import secrets
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from time import monotonic
 from typing import Any, Callable, Mapping, Optional, Union
 
@@ -14,7 +14,8 @@ from flask import Flask
 
 from ..callables import checked, forgets_to_return
 from ..errors import RemoteError, TaskError, ValidationError, printable
-from ..schema import Factory, is_misfit
+from ..executors import Submitting
+from ..schema import Factory, call_of, is_misfit
 from ..wire.codec import NESTING_LIMIT, NOT_JSON, TOO_DEEP, Codec, is_deep, place_of_fault
 from ..wire.messages import ERR, OK, PING, Reply, Request, describe, titled, write_reply
 from ..wire.sizes import is_longer
@@ -227,10 +228,12 @@ class Pipeline:
         """What the healthcheck returned.
 
         Raises:
-            HealthcheckFailed: It returned False, or what cannot be meant.
+            HealthcheckFailed: It returned False, or what cannot be meant; or an executor is broken.
             Exception: Whatever it raised.
         """
         try:
+            for submitting in _submitting_in(self._schema):
+                submitting.check_executor()
             return health_of(self._healthcheck())
         except BaseException as error:
             self._on_unhealthy(error)
@@ -345,8 +348,8 @@ class Pipeline:
                 complain = getattr(connection, "complain", self._logger.warning)
                 complain("task %s was not run%s: %s", titled(task, id), mark, printable(str(error)))
                 return describe(error) if error_id is None else _hidden(error_id), dict(INVALID_ARGUMENT)
-            is_theirs = is_misfit(error)
-            details = INVALID_ARGUMENT if is_theirs else _INTERNAL
+            is_broken = isinstance(error, BrokenExecutor)
+            details = INVALID_ARGUMENT if is_misfit(error) else _UNAVAILABLE if is_broken else _INTERNAL
             self._logger.error("task %s raised%s", titled(task, id, connection), mark, exc_info=error)
         return describe(error) if error_id is None else _hidden(error_id), dict(details)
 
@@ -381,6 +384,14 @@ def _check_schema(schema: Mapping[str, Factory]) -> None:
         if not isinstance(type, str):
             raise TypeError(f"a task type must be a string, not {type!r}")
         checked(f"the factory of {type!r}", factory, "payload")
+    for submitting in _submitting_in(schema):
+        submitting.check_function()
+
+
+def _submitting_in(schema: Mapping[str, Factory]) -> list[Submitting]:
+    """What submits the tasks of a schema that are bound to an executor."""
+    calls = map(call_of, tuple(schema.values()))
+    return [call for call in calls if isinstance(call, Submitting)]
 
 
 def _unknown(type: str) -> UnknownType:
