@@ -2,7 +2,7 @@
 
 import os
 import threading
-import time
+from time import time
 from typing import Any, Optional, Union
 
 #: Seconds a write waits for those of other processes.
@@ -58,7 +58,7 @@ class SqliteStore:
     def get(self, key: str) -> Optional[bytes]:
         """The value under ``key``, None for none."""
         with self._lock:
-            row = self._own_locked().execute(_GET, (key, time.time())).fetchone()
+            row = self._own_locked().execute(_GET, (key, time())).fetchone()
         return None if row is None else row[0]
 
     def swap(self, key: str, old: Optional[bytes], new: Optional[bytes], ttl: float) -> bool:
@@ -66,7 +66,7 @@ class SqliteStore:
         if old is None and new is None:
             return self.get(key) is None
         statement = _INSERT if old is None else _DELETE if new is None else _UPDATE
-        now = time.time()
+        now = time()
         values = {"key": key, "old": old, "new": new, "now": now, "expires": now + ttl}
         with self._lock:
             connection = self._own_locked()
