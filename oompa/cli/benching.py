@@ -21,7 +21,7 @@ from ..errors import OompaError, RemoteError, printable
 from ..wire.messages import MISSING
 from .asking import payload_of
 from .measuring import Measured, report, summary
-from .output import Output
+from .output import Output, is_terminal, rich_console
 from .reaching import Command, Reach, client_of, connect, reaches, url_and_rest
 
 _CALLS = 10_000
@@ -119,6 +119,11 @@ class Turn:
         """There are no more."""
         self._stopped = True
 
+    @property
+    def taken(self) -> int:
+        """How many calls were given out."""
+        return self._taken
+
     def done(self, now: float) -> float:
         """How much of all this is, from 0 to 1."""
         by_time = 0.0 if self.seconds is None else now / self.seconds
@@ -180,11 +185,25 @@ def kind_of(error: BaseException) -> str:
 
 def _show_progress(threads: "Sequence[threading.Thread]", turn: Turn, now: Callable[[], float]) -> None:
     """Return when all threads have ended; a bar on stderr meanwhile, where that is a terminal."""
-    if not sys.stderr.isatty():
-        return _join(threads, lambda: None)
-    with click.progressbar(length=1000, file=sys.stderr, label="calling") as bar:
-        _join(threads, lambda: bar.update(int(1000 * turn.done(now())) - bar.pos))
-        bar.update(1000 - bar.pos)
+    console = rich_console(sys.stderr)
+    if console is not None:
+        _show_rich_progress(console, threads, turn, now)
+    elif is_terminal(sys.stderr):
+        with click.progressbar(length=1000, file=sys.stderr, label="calling") as bar:
+            _join(threads, lambda: bar.update(int(1000 * turn.done(now())) - bar.pos))
+            bar.update(1000 - bar.pos)
+    else:
+        _join(threads, lambda: None)
+
+
+def _show_rich_progress(console: Any, threads: "Sequence[threading.Thread]", turn: Turn, now: Callable[[], float]) -> None:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]:.0f} calls/s")
+    columns = ("calling", BarColumn(), TaskProgressColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=1.0, rate=0.0)
+        _join(threads, lambda: progress.update(bar, completed=turn.done(now()), rate=turn.taken / now()))
 
 
 def _join(threads: "Sequence[threading.Thread]", look: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """Where values and errors go: values on stdout, all else on stderr; with ``--json`` one object a line, errors too."""
 
 import json
+import os
 import sys
 from typing import Any, Iterable, Sequence
 
@@ -49,6 +50,22 @@ class Output:
             click.echo(json.dumps(told, separators=(",", ":")), err=True)
         else:
             click.echo(f"oompa: {text}", err=True)
+
+
+def is_terminal(file: Any) -> bool:
+    """Whether what is written there is drawn, and may be drawn over."""
+    return bool(file.isatty()) and os.environ.get("TERM") != "dumb"
+
+
+def rich_console(file: Any) -> Any:
+    """A console of rich on a terminal; None where it is none, or rich is not installed."""
+    if not is_terminal(file):
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(file=file)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> "list[str]":

@@ -1,14 +1,17 @@
 """``oompa top``: what a server does right now, from the difference of two STATS."""
 
+import contextlib
+import itertools
 import sys
 from time import monotonic
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 import click
 
+from ..errors import printable
 from ..wire.messages import STATS
 from .asking import introspect
-from .output import Output, duration, table
+from .output import Output, duration, is_terminal, rich_console, table
 from .reaching import Command, Reach, connected, reaches, url_argument
 
 #: Takes the cursor home and clears what is below it, line by line: the screen does not flicker.
@@ -46,13 +49,12 @@ def top(output: Output, url: str, interval: float, looks: Optional[int], reach: 
     pause = threading.Event()
     with connected(url, reach) as client:
         before, since = introspect(client, reach, STATS), monotonic()
-        number = 0
-        while looks is None or number < looks:
-            pause.wait(interval)
-            stats, now = introspect(client, reach, STATS), monotonic()
-            told = difference(before, stats, now - since)
-            before, since, number = stats, now, number + 1
-            _show(output, told)
+        with _screen(output) as show:
+            for _ in itertools.count() if looks is None else range(looks):
+                pause.wait(interval)
+                stats, now = introspect(client, reach, STATS), monotonic()
+                show(difference(before, stats, now - since))
+                before, since = stats, now
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> "dict[str, Any]":
@@ -94,24 +96,59 @@ def _percentile(spread: "list[tuple[float, int]]", percent: float) -> Optional[f
     return spread[-1][0]
 
 
-def _show(output: Output, told: "dict[str, Any]") -> None:
-    if output.is_json:
-        return output.value(told)
-    lines = [
-        f"{told['name']} ({told['id']})",
-        f"connections: {told['connections']}, running: {told['running']}, queued: {told['queued']}",
-        "",
-        *table(("TASK", "CALLS/S", "ERRORS/S", "AVERAGE", "P50", "P99"), _rows(told["tasks"])),
-    ]
-    if sys.stdout.isatty():
-        output.line(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW)
+_HEADS = ("TASK", "CALLS/S", "ERRORS/S", "AVERAGE", "P50", "P99")
+
+Told = Mapping[str, Any]
+
+
+@contextlib.contextmanager
+def _screen(output: Output) -> "Iterator[Callable[[Told], object]]":
+    """What a look is shown by: in place of the last one on a terminal, below it elsewhere."""
+    console = None if output.is_json else rich_console(sys.stdout)
+    if console is not None:
+        from rich.live import Live
+
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda told: live.update(_rich_of(told), refresh=True)
+    elif output.is_json:
+        yield output.value
+    elif is_terminal(sys.stdout):
+        yield lambda told: output.line(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in _lines(told)) + _CLEAR_BELOW)
     else:
-        output.line("\n".join([*lines, ""]))
+        yield lambda told: output.line("\n".join([*_lines(told), ""]))
 
 
-def _rows(tasks: Mapping[str, Mapping[str, Any]]) -> "list[tuple[str, ...]]":
+def _lines(told: Told) -> "list[str]":
+    return [*_summary(told), "", *table(_HEADS, _rows(told["tasks"]))]
+
+
+def _summary(told: Told) -> "tuple[str, str]":
+    load = f"connections: {told['connections']}, running: {told['running']}, queued: {told['queued']}"
+    return printable(f"{told['name']} ({told['id']})"), load
+
+
+def _rich_of(told: Told) -> Any:
+    """The same with rich: what is idle is dim, what fails is red."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    name, load = _summary(told)
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for head in _HEADS:
+        shown.add_column(head, justify="left" if head == "TASK" else "right")
+    for row, each in zip(_rows(told["tasks"]), _ordered(told["tasks"])):
+        style = "red" if each[1]["error_rate"] else "" if each[1]["rate"] else "dim"
+        shown.add_row(*(Text(printable(cell)) for cell in row), style=style)
+    return Group(Text(name, style="bold"), Text(load), Text(), shown)
+
+
+def _ordered(tasks: Told) -> "list[tuple[str, Mapping[str, Any]]]":
     """The busiest first."""
-    ordered = sorted(tasks.items(), key=lambda item: -item[1]["rate"])
+    return sorted(tasks.items(), key=lambda item: -item[1]["rate"])
+
+
+def _rows(tasks: Told) -> "list[tuple[str, ...]]":
     return [
         (
             task or "(unknown)",
@@ -119,5 +156,5 @@ def _rows(tasks: Mapping[str, Mapping[str, Any]]) -> "list[tuple[str, ...]]":
             f"{each['error_rate']:.1f}",
             *("0" if each[key] is None else duration(each[key]) for key in ("average", "p50", "p99")),
         )
-        for task, each in ordered
+        for task, each in _ordered(tasks)
     ]
