@@ -195,6 +195,7 @@ def test_with_authenticate_it_is_the_same_door_as_that_of_the_websocket():
         nobody, somebody, thief = (visit(server, path, **far, HTTP_KEY=key) for key in ("", "mine", "stolen"))
         assert (nobody.status_code, somebody.status_code, thief.status_code) == (401, 200, 403)
         assert nobody.headers["WWW-Authenticate"].startswith("Basic realm=")
+        assert {each.headers["X-Content-Type-Options"] for each in (nobody, somebody, thief)} == {"nosniff"}
         assert "WWW-Authenticate" not in thief.headers
 
 
@@ -693,3 +694,11 @@ def test_who_has_logged_in_may_call(serve, tab):
     tab.click(SUBMIT)
     tab.wait(ENDED)
     assert tab.text(".call pre") == '"ann"'
+
+
+def test_what_is_not_there_is_said(serve, tab):
+    server = serve({}, explorer="/explore", name="bare")
+    tab.open(f"http://127.0.0.1:{server.port}/explore")
+    tab.wait("document.querySelector('h1').textContent === 'bare'")
+    assert tab.text("#no-tasks") == "This server has no tasks."
+    assert tab.text("#task") == "Choose a task to see what it takes, and to call it."
