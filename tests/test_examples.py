@@ -2,15 +2,23 @@
 
 import json
 import os
+import pathlib
+import re
 import subprocess
 import sys
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import needs
 import pytest
 from conftest import CEILING, wait_until
 from deployed import deployed, get
+from ports import reserved_port
 
 from oompa import Client
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+INTEROP = pathlib.Path(__file__).parent / "interop"
 
 GUNICORN = ("-m", "gunicorn", "--threads", "64", "--no-control-socket", "-b", "127.0.0.1:{port}")
 
@@ -104,3 +112,78 @@ def test_existing_flask_app_runs_under_the_development_server():
 def test_the_tests_of_the_calculator_pass():
     shown = run("pytest", "-q", "-p", "no:cacheprovider", "examples/test_calculator.py")
     assert "3 passed" in shown.stdout, shown.stdout
+
+
+def test_progress_bar_shows_each_call():
+    needs.package("tqdm")
+    shown = run("examples.progress_bar")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout == "495 results, 5 errors, such as ZeroDivisionError: division by zero\n"
+    assert "500/500" in shown.stderr
+
+
+def test_flask_site_leaves_its_sums_to_the_worker(tmp_path):
+    needs.package("flask_sqlalchemy")
+    database = f"sqlite:///{tmp_path}/invoices.db"
+    with reserved_port() as port:
+        places = {"DATABASE": database, "WORKER": f"ws://127.0.0.1:{port}/tasks"}
+        with deployed(*GUNICORN, "examples.flask_site:create_worker()", port=port, **places):
+            with deployed("-m", "flask", "--app", "examples.flask_site", "run", "--port", "{port}", **places) as site:
+                assert "EventSource" in get(site.port, "/static/flask_site.html")[1]
+                for amount, total in ((3, 3), (4, 7)):
+                    data = urlencode({"amount": amount}).encode()
+                    with urlopen(f"http://127.0.0.1:{site.port}/invoices", data, timeout=CEILING) as answer:
+                        assert answer.read().decode().replace(" ", "").strip() == f'{{"sum":{total}}}'
+                steps = get(site.port, "/sum")[1].split("\n\n")
+                assert steps[0] == "data: 0 of 2" and steps[-2:] == ["data: 7", ""]
+
+
+@pytest.mark.parametrize("server", ["js", "py"])
+@pytest.mark.parametrize("client", ["js", "py"])
+def test_a_migration_from_node_may_begin_at_either_end(server, client):
+    needs.program("node")
+    if not (INTEROP / "node_modules" / "oompa").exists():
+        pytest.skip("npm install --prefix tests/interop")
+    with reserved_port() as port, started(f"server.{server}", port) as process:
+        wait_until(lambda: is_listening(port))
+        shown = subprocess.run(command(f"client.{client}", f"ws://127.0.0.1:{port}"), **NODE, timeout=30)
+        process.terminate()
+        told = process.communicate(timeout=CEILING)[0]
+    assert shown.stdout.splitlines() == ["1 + 6 = 7", "1 / 0 : Error: Zero div", "healthy"], shown
+    assert [line.split()[0] for line in told.splitlines() if "#" in line] == ["ADD", "DIV"]
+
+
+NODE = {
+    "env": {**os.environ, "NODE_PATH": str(INTEROP / "node_modules"), "NODE_NO_WARNINGS": "1", "PYTHONUNBUFFERED": "1"},
+    "text": True,
+    "stdout": subprocess.PIPE,
+    "stderr": subprocess.PIPE,
+}
+
+
+def command(file, argument):
+    """Run a file of ``examples/from_node``."""
+    name, _, kind = file.partition(".")
+    program = ["node", EXAMPLES / "from_node" / file] if kind == "js" else [sys.executable, "-m", f"examples.from_node.{name}"]
+    return [*program, str(argument)]
+
+
+def started(file, port):
+    return subprocess.Popen(command(file, port), **NODE)
+
+
+def is_listening(port):
+    try:
+        return get(port, "/health", 1.0)[0] == 200
+    except OSError:
+        return False
+
+
+def test_each_example_is_short_and_has_a_place_in_the_manual():
+    manual = (EXAMPLES / "README.md").read_text()
+    files = [each for each in EXAMPLES.rglob("*") if each.suffix in (".py", ".js") and "deploy" not in each.parts]
+    for file in files:
+        assert len(file.read_text().splitlines()) < 60, file
+        assert f"]({file.relative_to(EXAMPLES)})" in manual, file
+    for link in re.findall(r"\]\(([^)#]+)\)", manual):
+        assert (EXAMPLES / link).exists(), link
