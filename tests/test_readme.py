@@ -58,7 +58,7 @@ def test_the_first_server_is_served_and_called_from_a_shell(tmp_path):
         shell = {"cwd": tmp_path, "env": {**os.environ, "PATH": path}, "text": True}
         server = subprocess.Popen([*shlex.split(serve), "--bind", f"127.0.0.1:{port}"], stderr=subprocess.PIPE, **shell)
         try:
-            assert "serving calculator:server" in server.stderr.readline()
+            assert any("serving calculator:server" in line for line in iter(server.stderr.readline, ""))
             wait_until(lambda: answers(port))
             done = subprocess.run(["sh", "-c", call.replace("9000", str(port))], capture_output=True, **shell)
             assert (done.stdout.strip(), done.stderr) == (said, "")

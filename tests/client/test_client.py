@@ -609,6 +609,7 @@ def test_context_manager_closes(serve):
         client.call("ECHO", 1)
 
 
+@pytest.mark.oompa_leaves_open
 def test_unreferenced_client_is_collected_and_its_threads_end(serve):
     server = serve()
     client = Client(f"ws://127.0.0.1:{server.port}", {"add": ADD})
@@ -621,6 +622,7 @@ def test_unreferenced_client_is_collected_and_its_threads_end(serve):
     wait_until(lambda: not any(thread.name.startswith("oompa-keeper") for thread in threading.enumerate()))
 
 
+@pytest.mark.oompa_leaves_open
 def test_call_in_flight_keeps_its_client_alive(serve):
     release = threading.Event()
     server = serve({"WAIT": lambda _: release.wait(CEILING)})
@@ -1263,6 +1265,7 @@ def test_a_call_that_is_left_by_an_exception_is_never_sent_again(connect, fake, 
     assert connection.request()["id"] == future.id  # and nothing before it
 
 
+@pytest.mark.oompa_leaves_open
 def test_a_client_that_ends_with_a_call_holds_up_no_other(serve):
     """What a call keeps alive is let go of outside the lock that all calls share."""
     server = serve()

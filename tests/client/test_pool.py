@@ -336,6 +336,7 @@ def test_the_repr_of_a_pool_tells_where_it_leads_and_how_it_is(held, pooled):
     assert repr(pool) == f"<Pool to ws://127.0.0.1:{server.port}, closed, 0 pending>"
 
 
+@pytest.mark.oompa_leaves_open
 def test_a_pool_that_nobody_holds_any_more_ends(serve):
     server = serve()
     pool = all_connected(Pool(url_of(server), size=2))

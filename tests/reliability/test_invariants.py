@@ -719,6 +719,7 @@ def test_invariant_13_exit_by_an_exception_keeps_its_traceback_and_status(servic
     assert err.count("\n") < 10
 
 
+@pytest.mark.oompa_leaves_open
 @pytest.mark.parametrize("state", ["connected", "blackholed", "refused", "swallowed", "unstarted"])
 def test_invariant_13_garbage_collection_ends_the_threads(service: Service, proxy: FaultProxy, state: str) -> None:
     if state == "refused":
@@ -743,6 +744,7 @@ def test_invariant_13_garbage_collection_ends_the_threads(service: Service, prox
     assert proxy.connections == connections
 
 
+@pytest.mark.oompa_leaves_open
 def test_invariant_13_a_pending_call_keeps_its_client(service: Service) -> None:
     client = Client(f"ws://127.0.0.1:{service.port}", **QUICK)
     collected = weakref.ref(client)
@@ -882,8 +884,8 @@ def test_invariant_15_a_jump_of_the_wall_clock_changes_no_timeout(
 
 
 def test_invariant_15_no_module_reads_the_wall_clock() -> None:
-    """But those that tell people when the server started, and others when a task did."""
+    """But those that tell others when the server, or a task, started, or share their records with other machines."""
     wall_clock = re.compile(r"\btime\.time(_ns)?\b|from time import .*\btime\b|datetime\.(now|utcnow|today)")
     modules = list((Path(__file__).parents[2] / "oompa").rglob("*.py"))
     readers = [module.name for module in modules if wall_clock.search(module.read_text())]
-    assert modules and sorted(readers) == ["introspection.py", "opentelemetry.py"]
+    assert modules and sorted(readers) == ["introspection.py", "opentelemetry.py", "sqlite.py"]

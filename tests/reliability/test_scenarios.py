@@ -675,6 +675,7 @@ client.close()
     assert running.finish() == (0, "", "")
 
 
+@pytest.mark.oompa_leaves_open
 @pytest.mark.parametrize("nth", [1, 2])
 def test_scenario_23_no_thread_for_a_new_client(
     service: Service, monkeypatch: pytest.MonkeyPatch, nth: int
