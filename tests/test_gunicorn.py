@@ -30,6 +30,9 @@ HEALTH_LIMIT = 2.0
 
 CONFIGURATION = ("-c", "python:oompa.gunicorn")
 
+#: gunicorn before 25.1 has none.
+NO_CONTROL_SOCKET = ("--no-control-socket",) if "control_socket_disable" in Config().settings else ()
+
 #: A test runs with our configuration, and without any.
 either = pytest.mark.parametrize("kind", [(), CONFIGURATION], ids=["bare", "configured"])
 
@@ -59,7 +62,7 @@ def served(tmp_path):
         text = APPLICATION.replace("DRAIN", str(drain_timeout)).replace("CLOSE", str(close_timeout))
         (tmp_path / "application.py").write_text(text)
         path = ("--pythonpath", str(tmp_path))
-        fixed = ("-b", "127.0.0.1:{port}", "--threads", "4", "--no-control-socket")
+        fixed = ("-b", "127.0.0.1:{port}", "--threads", "4", *NO_CONTROL_SOCKET)
         return deployed("-m", "gunicorn", *fixed, *path, *arguments, application, port=port, **environment)
 
     return serve
@@ -410,7 +413,7 @@ def test_a_task_that_raises_is_in_gunicorns_error_log(tmp_path, arguments):
     """Case 50: without any configuration of logging, and with only ours of gunicorn."""
     log = tmp_path / "error.log"
     (tmp_path / "application.py").write_text(RAISING.replace("CONFIGURATION", ""))
-    fixed = ("--threads", "4", "--pythonpath", str(tmp_path), "--error-logfile", str(log), "--no-control-socket")
+    fixed = ("--threads", "4", "--pythonpath", str(tmp_path), "--error-logfile", str(log), *NO_CONTROL_SOCKET)
     with deployed("-m", "gunicorn", *arguments, "-b", "127.0.0.1:{port}", *fixed, "application:server") as server:
         with Client(f"ws://127.0.0.1:{server.port}") as client:
             assert "ZeroDivisionError" in str(client.dispatch("FAIL").exception(CEILING))

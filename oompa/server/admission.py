@@ -101,7 +101,7 @@ class Admission:
         if now >= deadline:
             for connection in connections:
                 connection.close()
-        if now > deadline + self._close_timeout and not any(connection.is_live for connection in connections):
+        if now > deadline and self._places == len(connections) and not any(each.is_live for each in connections):
             return False  # what is left are tasks that do not end; their threads are daemons
         if now > deadline + 2 * self._close_timeout:
             self._logger.error("%d connections could not be ended: a listener may be blocking", len(connections))

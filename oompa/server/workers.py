@@ -125,10 +125,18 @@ class _Worker:
         if not self.is_asked:
             self.is_asked = True
             is_signal = threading.current_thread() is threading.main_thread()
-            if is_signal and not self._accepts() and hasattr(self._worker, "set_accept_enabled"):
-                self._worker.worker_connections = 0  # the new workers accept, or nobody is to
+            if is_signal and not self._accepts():
+                self._stop_accepting()  # the new workers accept, or nobody is to
             self._worker.max_requests = float("inf")  # asked for once
             self._asked.put(True)
+
+    def _stop_accepting(self) -> None:
+        """Of threaded workers; one of gevent goes on."""
+        if hasattr(self._worker, "set_accept_enabled"):
+            self._worker.worker_connections = 0
+        elif hasattr(self._worker, "tpool"):  # gunicorn 23
+            for listener in self._worker.sockets:
+                self._worker.poller.unregister(listener)
 
     def _wait(self) -> None:
         self._asked.get()
