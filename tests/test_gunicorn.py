@@ -1,15 +1,20 @@
 """The gunicorn configuration: what it sets, how it bounds connections, and how workers end."""
 
 import concurrent.futures
+import contextlib
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 from types import SimpleNamespace
+from urllib.request import urlopen
 
+import deployed as deploying
 import pytest
+import trustme
 from conftest import CEILING, wait_until
 from deployed import deployed, get
 from gunicorn.config import Config
@@ -84,6 +89,32 @@ def held(tmp_path):
     yield hold
     for peer in peers:
         peer.close()
+
+
+@pytest.fixture
+def secured(served, tmp_path, monkeypatch):
+    """Like ``served``, over gunicorn's own TLS: the context manager, and a context for clients."""
+    ca = trustme.CA()
+    certificate, context = ca.issue_cert("127.0.0.1"), ssl.create_default_context()
+    ca.configure_trust(context)
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "certificate.pem")
+
+    def serve(*arguments, **options):
+        monkeypatch.setattr(deploying, "answers", lambda port: secure_health(port, context) is not None)
+        files = ("--certfile", str(tmp_path / "certificate.pem"), "--keyfile", str(tmp_path / "key.pem"))
+        return served(*files, *arguments, **options)
+
+    return serve, context
+
+
+def secure_health(port, context):
+    """What ``/health`` answers over TLS; None for nothing in time."""
+    try:
+        with urlopen(f"https://127.0.0.1:{port}/health", timeout=HEALTH_LIMIT, context=context) as response:
+            return response.status
+    except OSError:
+        return None
 
 
 def attempt(peer):
@@ -178,6 +209,52 @@ def test_frames_that_come_with_the_upgrade_are_refused(served):
         answer = peer.response()
         assert (answer.status, answer.body) == (400, b"frames came before the handshake was answered")
         assert pid(server.port) is not None
+
+
+@either
+def test_over_its_own_tls_connections_leave_threads_for_health(secured, kind):
+    """Four threads: two connections, and who is too many is sent away."""
+    serve, context = secured
+    with serve(*kind) as server, contextlib.ExitStack() as stack:
+        url = f"wss://127.0.0.1:{server.port}"
+        clients = [stack.enter_context(Client(url, ssl=context, reconnect_interval=0.1)) for _ in range(2)]
+        closed = []
+        for client in clients:
+            assert isinstance(client.call("PID", timeout=CEILING), int)
+            client.on("host-closed", lambda: closed.append(True))
+        errors = []
+        late = stack.enter_context(Client(url, ssl=context, no_server=True, reconnect_interval=0.1))
+        late.on("error", errors.append)
+        late.start()
+        wait_until(lambda: any("503" in str(error) for error in errors))
+        assert secure_health(server.port, context) == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(IDLE_EXIT) == 0
+        wait_until(lambda: len(closed) >= 2)
+
+
+@pytest.mark.parametrize(
+    "threads, limits, expected",
+    [
+        (64, [None], [56]),
+        (64, [None, None], [28, 28]),
+        (64, [10, None], [10, 46]),
+        (64, [10], [10]),
+        (8, [None], [6]),
+        (3, [None], [1]),
+        (2, [None], [1]),
+    ],
+)
+def test_over_tls_connections_share_the_threads(threads, limits, expected):
+    servers = [Server({}, max_connections=limit) for limit in limits]
+    workers.bound(servers, threads)
+    assert [server.max_connections for server in servers] == expected
+
+
+@pytest.mark.parametrize("threads, limits", [(64, [64]), (64, [56, None]), (2, [None, None])])
+def test_too_many_connections_over_tls_are_warned_of(threads, limits, caplog):
+    workers.bound([Server({}, max_connections=limit) for limit in limits], threads)
+    assert len(caplog.records) == 1
 
 
 def test_existing_flask_app_serves_and_is_drained(served):

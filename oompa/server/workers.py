@@ -113,7 +113,7 @@ class _Worker:
     def start(self) -> None:
         """Begin to follow it."""
         if self._worker.cfg.is_ssl and hasattr(self._worker, "tpool"):
-            _bound(self._worker.cfg.threads)
+            bound(list(_servers), self._worker.cfg.threads)
         self._thread.start()
         kind = type(self._worker)
         self._worker.__class__ = type(kind.__name__, (_Followed, kind), {"__module__": kind.__module__, "_ending": self})
@@ -156,10 +156,9 @@ class _Worker:
         return limit_of(server, float(self._worker.cfg.graceful_timeout))
 
 
-def _bound(threads: int) -> None:
+def bound(servers: list[Ending], threads: int) -> None:
     """Over TLS a connection holds a thread of the pool (see ``takeover``): share them out among the servers without a limit of
     their own, less some for HTTP."""
-    servers = list(_servers)
     unbounded = [server for server in servers if server.max_connections is None]
     for_http = min(max(2, threads // 8), threads - 1)
     left = threads - for_http - sum(server.max_connections or 0 for server in servers)
