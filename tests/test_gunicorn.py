@@ -202,13 +202,15 @@ def test_a_websocket_holds_no_thread_of_the_pool(served, kind):
                 peer.close()
 
 
-def test_frames_that_come_with_the_upgrade_are_refused(served):
-    """gunicorn has read them along with it: behind it the stream would be read from the middle of a frame."""
+def test_frames_that_come_with_the_upgrade_are_read(served):
+    """gunicorn has read them along with it: the stream would be read from the middle of a frame."""
     with served() as server, RawPeer(server.port) as peer:
-        peer.send(upgrade(server.port) + request_frame("PID"))
-        answer = peer.response()
-        assert (answer.status, answer.body) == (400, b"frames came before the handshake was answered")
-        assert pid(server.port) is not None
+        request = upgrade(server.port)
+        peer.send(request + request_frame("PID", request_id="first") + request_frame("PID", request_id="second")[:9])
+        peer.upgraded(request)
+        assert peer.reply()["id"] == "first"
+        peer.send(request_frame("PID", request_id="second")[9:])
+        assert peer.reply()["id"] == "second"
 
 
 @either

@@ -27,6 +27,9 @@ from .sockets import SocketFile, listen_on_port
 #: A key of the WSGI environ: whether the server is bound to loopback, so that whoever calls it is on this machine.
 IS_LOOPBACK = "oompa.is_loopback"
 
+#: Another one: a function that tells what was read beyond the request.
+EARLY = "oompa.early"
+
 #: Seconds between looks for a request to stop; bounds how long ``close`` waits for the accepting thread.
 _POLL_INTERVAL = 0.1
 
@@ -52,6 +55,7 @@ class _DeadlineReader(io.RawIOBase):
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._sock = sock
         self._deadline = deadline
+        self.is_done = False
 
     def readable(self) -> bool:
         """It is."""
@@ -60,6 +64,8 @@ class _DeadlineReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read what there is. The deadline and a fault of the socket count as its end: Werkzeug reads on after a response
         and leaks a selector when that raises."""
+        if self.is_done:
+            return 0
         try:
             self._sock.settimeout(max(0.001, self._deadline - time.monotonic()))
             return self._sock.recv_into(buffer)
@@ -79,8 +85,8 @@ class RequestHandler(WSGIRequestHandler):
         if isinstance(self.request, ssl.SSLSocket):
             self._start_tls(self.request, deadline)
         super().setup()
-        reader = _DeadlineReader(self.connection, deadline)
-        self.rfile = io.BufferedReader(reader, _REQUEST_BUFFER)
+        self._reader = _DeadlineReader(self.connection, deadline)
+        self.rfile = self._buffered = io.BufferedReader(self._reader, _REQUEST_BUFFER)
 
     def _start_tls(self, sock: ssl.SSLSocket, deadline: float) -> None:
         """Shake hands, here and not where connections are accepted: a peer that says nothing holds up nobody else."""
@@ -106,7 +112,12 @@ class RequestHandler(WSGIRequestHandler):
 
     def make_environ(self) -> Any:
         """What Werkzeug makes of the request, and where it came in."""
-        return {**super().make_environ(), IS_LOOPBACK: self.server.is_loopback}
+        return {**super().make_environ(), IS_LOOPBACK: self.server.is_loopback, EARLY: self._early}
+
+    def _early(self) -> bytes:
+        """What was read beyond the request, which nobody reads on."""
+        self._reader.is_done = True
+        return self._buffered.peek()
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         """Log a request without its query, which may hold secrets."""

@@ -46,6 +46,8 @@ def check_handshake(environ: Mapping[str, Any]) -> None:
         raise BadHandshake("a WebSocket is opened with GET", 405, (("Allow", "GET"),))
     if environ.get("SERVER_PROTOCOL") in ("HTTP/0.9", "HTTP/1.0", "HTTP/2.0"):
         raise BadHandshake("a WebSocket needs HTTP/1.1")
+    if environ.get("CONTENT_LENGTH", "0").strip() not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+        raise BadHandshake("the request that opens a WebSocket has no body")
     if not environ.get("HTTP_HOST"):
         raise BadHandshake("the Host header is missing")
     if "websocket" not in _tokens(environ, "HTTP_UPGRADE"):
@@ -114,9 +116,10 @@ class _Door(simple_websocket.Server):  # type: ignore[misc]
 
 
 class Accepted(NamedTuple):
-    """A socket past the server's handshake."""
+    """A socket past the server's handshake, and what came early (see ``takeover``)."""
 
     sock: socket.socket
+    received: bytes = b""
 
 
 def accept(environ: Mapping[str, Any], headers: Mapping[str, str]) -> Accepted:

@@ -327,6 +327,7 @@ class Server(Listenable):
             ping_interval=options["ping_interval"],
             write_timeout=options["write_timeout"],
             close_timeout=options["close_timeout"],
+            received=accepted.received,
             announced=visitor.announced,
         )
         connection = Connection(channel, self._service, visitor)

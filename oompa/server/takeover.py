@@ -13,7 +13,7 @@ import os
 import socket
 from typing import Any, Mapping
 
-from .embedded import IS_LOOPBACK
+from .embedded import EARLY, IS_LOOPBACK
 
 #: Where gunicorn keeps the socket of a request.
 SOCKET = "gunicorn.socket"
@@ -30,11 +30,14 @@ def can_be_taken(environ: Mapping[str, Any]) -> bool:
     return type(environ.get(SOCKET)) is socket.socket and not is_patched
 
 
-def came_early(environ: Mapping[str, Any]) -> bool:
-    """Whether gunicorn has read more than the request: it would be lost, and the frames behind it be read from the middle."""
-    reader = getattr(environ["wsgi.input"], "reader", None)
+def early_bytes(environ: Mapping[str, Any]) -> bytes:
+    """What the web server has read beyond the request: frames of a peer that did not wait for the answer. Without them the
+    stream would be read from the middle of a frame."""
+    if EARLY in environ:
+        return bytes(environ[EARLY]())
+    reader = getattr(environ["wsgi.input"], "reader", None)  # gunicorn's
     buffered = getattr(getattr(reader, "unreader", None), "buf", None)
-    return buffered is not None and bool(buffered.getvalue())
+    return b"" if buffered is None else bytes(buffered.getvalue())
 
 
 class Taken:

@@ -9,7 +9,7 @@ the request and its contexts. Either way what they held, a database session of a
 import hmac
 import logging
 import socket
-from threading import Thread
+import threading
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Protocol, Union
 
 from flask import Blueprint, Flask, Request, Response, current_app, request
@@ -25,7 +25,7 @@ from .explorer import add_explorer, explorer_paths
 from .gates import check_host, check_origin, identify
 from .handshake import KEY, Accepted, BadHandshake, accept, check_handshake, chosen_subprotocol, wants_websocket
 from .options import ServerOptions
-from .takeover import SOCKET, Taken, came_early, can_be_taken, is_hosted
+from .takeover import SOCKET, Taken, can_be_taken, early_bytes, is_hosted
 from .workers import Ending, hosts
 
 #: What the endpoint of readiness ends in: the one path that several servers of an application may share.
@@ -203,15 +203,14 @@ class _Upgrade(Response):
 
     def _hand_over(self, environ: Any) -> Optional[Response]:
         """Serve the WebSocket on a thread of its own; returns what is to be answered instead where that cannot be done."""
-        if came_early(environ):
-            return _text("frames came before the handshake was answered", 400)
         if not self._host.admit():
             return self._full()
         try:
             taken = Taken(environ)
             try:
-                request = {SOCKET: taken.sock, KEY: environ[KEY]}
-                Thread(target=self._serve, args=(taken.sock, request), name="oompa-connection", daemon=True).start()
+                request, early = {SOCKET: taken.sock, KEY: environ[KEY]}, early_bytes(environ)
+                serving = (taken.sock, request, early)
+                threading.Thread(target=self._serve, args=serving, name="oompa-connection", daemon=True).start()
             except BaseException:
                 taken.stay()
                 raise
@@ -222,11 +221,11 @@ class _Upgrade(Response):
         taken.leave()
         return None
 
-    def _serve(self, sock: socket.socket, environ: Mapping[str, Any]) -> None:
+    def _serve(self, sock: socket.socket, environ: Mapping[str, Any], early: bytes) -> None:
         """Run on a thread of its own."""
         try:
             with sock:
-                self._host.serve(accept(environ, self._answer), self._visitor)
+                self._host.serve(accept(environ, self._answer)._replace(received=early), self._visitor)
         except OSError:
             pass  # the peer is gone
         finally:
@@ -250,7 +249,7 @@ class _Upgrade(Response):
 
     def _accept(self, environ: Any) -> Union[Accepted, Response]:
         try:
-            return accept(environ, self._answer)
+            return accept(environ, self._answer)._replace(received=early_bytes(environ))
         except RuntimeError:
             return _text("this web server gives no access to its socket; use server.run() or gunicorn --threads", 501)
         except OSError:

@@ -16,11 +16,11 @@ followed.
 """
 
 import os
+import queue
 import signal
 import threading
 import weakref
 from concurrent.futures import Future
-from queue import SimpleQueue
 from typing import Any, Callable, Optional, Protocol
 
 from ..logs import get_logger
@@ -107,7 +107,7 @@ class _Worker:
         self.is_asked = self.is_over = False
         self._worker = worker
         self._accepts = accepts
-        self._asked: SimpleQueue[bool] = SimpleQueue()
+        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()  # of the module: gevent may have patched it meanwhile
         self._thread = threading.Thread(target=self._wait, name="oompa-ending", daemon=True)
 
     def start(self) -> None:

@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 import threading
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 #: Seconds that poll can wait: its milliseconds are a C int. Who waits longer looks around in between.
 _LONGEST_POLL = 2e6
@@ -42,7 +42,7 @@ class PlainStream:
         self._poll_readable = poll.poll  # made once, for the one thread that reads
         self._is_hurried = False
         #: ``recv(size)``: some bytes, ``b""`` at the end, BlockingIOError after a tick of silence.
-        self.recv = sock.recv
+        self.recv: Callable[[int], bytes] = sock.recv
 
     def hurry(self) -> None:
         """Have a read that a signal interrupts return, instead of beginning its tick anew (:pep:`475`). Any thread.
@@ -93,6 +93,31 @@ class PlainStream:
     def close(self) -> None:
         """Free the descriptor. Nobody may be reading or writing any more."""
         self._sock.close()
+
+
+class CooperativeStream(PlainStream):
+    """A socket that gevent has patched: the descriptor never blocks, whatever it is told, and waiting is for gevent's loop."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        sock.settimeout(0.0)
+        self._tick: Optional[float] = None
+        self.recv = self._recv
+
+    def hurry(self) -> None:
+        """Nothing: a read waits by polling, and keeps its tick."""
+
+    def calm(self) -> None:
+        """Nothing."""
+
+    def set_tick(self, tick: Optional[float]) -> None:
+        """As for a plain stream."""
+        self._tick = tick
+
+    def _recv(self, size: int) -> bytes:
+        if not self.wait_readable(self._tick):
+            raise BlockingIOError
+        return self._sock.recv(size)
 
 
 class TlsStream:
@@ -181,11 +206,13 @@ class TlsStream:
         self._sock.close()
 
 
-Stream = Union[PlainStream, TlsStream]
+Stream = Union[PlainStream, CooperativeStream, TlsStream]
 
 
 def stream_of(sock: socket.socket) -> Stream:
     """The stream of a connected socket; small writes are sent at once (TCP_NODELAY)."""
     if sock.family != getattr(socket, "AF_UNIX", None):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else PlainStream(sock)
+    if isinstance(sock, ssl.SSLSocket):
+        return TlsStream(sock)
+    return CooperativeStream(sock) if type(sock).__module__.startswith("gevent") else PlainStream(sock)

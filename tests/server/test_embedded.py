@@ -9,7 +9,7 @@ import ssl
 
 import pytest
 from conftest import CEILING, wait_until
-from raw_peer import RawPeer, health, upgrade
+from raw_peer import RawPeer, health, request_frame, upgrade
 
 from oompa import Client, Server
 
@@ -244,3 +244,23 @@ def test_a_child_that_a_task_forks_does_not_keep_the_port(serve):
         children[0].close()
         near.close()
         far.close()
+
+
+def test_frames_that_come_with_the_upgrade_are_read(serve):
+    """Whether or not they came along with the bytes of the request."""
+    server = serve()
+    with RawPeer(server.port) as peer:
+        request, frames = upgrade(server.port), request_frame("ADD", {"x": 1, "y": 2})
+        peer.send(request + frames + frames[:7])
+        peer.upgraded(request)
+        assert peer.reply()["payload"] == 3
+        peer.send(frames[7:])
+        assert peer.reply()["payload"] == 3
+
+
+@pytest.mark.parametrize("extra", ["Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n"])
+def test_an_upgrade_with_a_body_is_refused(serve, extra):
+    server = serve()
+    with RawPeer(server.port) as peer:
+        peer.send(upgrade(server.port, extra=extra))
+        assert peer.response().status == 400
