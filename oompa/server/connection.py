@@ -136,18 +136,6 @@ class _ClosingHandshake:
             self._connection.abort("the peer did not complete the closing handshake within close_timeout")
 
 
-class _Deadlines:
-    """The deadlines of what a connection awaits, as the watcher knows them.
-
-    Attributes:
-        due: When it looks next.
-    """
-
-    def __init__(self, overdue: Callable[[], None]) -> None:
-        self.due = float("inf")
-        self.stuck = overdue
-
-
 class Connection:
     """A client's connection, as events, requests and ``server.connections`` show it.
 
@@ -164,9 +152,8 @@ class Connection:
         self.announced = channel.announced
         self._channel = channel
         self._service = service
-        pipeline, self._codec, self._watcher, _, self._paces, self._emitter, _, self._options = service
+        pipeline, self._codec, self._watcher, _, self._paces, self._emitter, _, options = service
         self._answer = pipeline.answer if app is None else partial(pipeline.answer_within, app)
-        self._app = app
         self._state = threading.RLock()
         self._changed = threading.Condition(self._state)
         self._home = self._leader = _Worker(self._stuck)
@@ -174,8 +161,7 @@ class Connection:
         self._running: dict[_Worker, Key] = {}
         self._queue: deque[_Queued] = deque()
         self._queued_size = 0
-        self._awaited = Awaited()
-        self._deadlines = _Deadlines(self._overdue)
+        self._awaited = Awaited(app, self._overdue)
         self._waits_for_room = False
         self._inbox: list[Message] = []
         self._is_plain = True
@@ -183,7 +169,7 @@ class Connection:
         self._closing: Optional[_ClosingHandshake] = None
         self._ended = False
         self._complaints: Optional[Complaints] = None
-        channel.set_tick(self._options["ping_interval"])
+        channel.set_tick(options["ping_interval"])
 
     def __repr__(self) -> str:
         return f"<Connection {self.remote_address[0]}:{self.remote_address[1]}{'' if self.is_open else ' closed'}>"
@@ -212,7 +198,7 @@ class Connection:
             self._closing = _ClosingHandshake(self)
             self._is_plain = False
             self._changed.notify_all()  # the leader may be waiting for room in the queue
-        self._watcher.began(self._closing, self._options["close_timeout"])
+        self._watcher.began(self._closing, self._service.options["close_timeout"])
 
     def complain(self, problem: str, *args: Any) -> None:
         """Log a warning of what this peer sends: five a second, and then their number. Any thread."""
@@ -286,7 +272,7 @@ class Connection:
         work_as(None)  # the thread may be one of a pool, and live on
         self.abort("the connection was closed")
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._leader is self._home, self._options["close_timeout"])
+            self._changed.wait_for(lambda: self._ended or self._leader is self._home, self._service.options["close_timeout"])
         self._end()
         self._channel.detach()
 
@@ -349,7 +335,6 @@ class Connection:
     def _accept(self, me: _Worker, message: Message) -> None:
         """Run what a message asks for, or queue it; then what waits in the queue, if anything."""
         request: Optional[Request] = None
-        answer: Optional[Answer]
         try:
             request = read_request(self._codec, message, self)
         except UnreadableRequest as error:
@@ -365,35 +350,33 @@ class Connection:
         while request is not None:
             pace = self._paces.of(request.type)
             if waited and request.remaining() == 0.0:
-                answer = self._service.pipeline.expire(request)
+                reply, text = self._service.pipeline.expire(request)
             elif pace is None:
                 self._watcher.began(me)
-                answer = NOTHING_SET.copy().run(self._answer, me, request)
-                if answer is not None and answer[0].elapsed > WORTH:
+                reply, text = NOTHING_SET.copy().run(self._answer, me, request)
+                if reply.elapsed > WORTH:
                     self._suspect(request.type)
             else:
-                answer = self._run_measured(me, request, pace)
-            if answer is None:
-                self._await(me, request, waited)
-            else:
-                reply, text = answer
+                reply, text = self._run_measured(me, request, pace)
+            if text:
                 if waited:
                     reply.waited = waited
                 self._send(reply, text)
+            else:
+                self._await(me, request, waited)
             self._watcher.ended(me)
             request, waited = self._next(me)
         me.request = None
 
-    def _run_measured(self, me: _Worker, request: Request, is_slow: bool) -> Optional[Answer]:
+    def _run_measured(self, me: _Worker, request: Request, is_slow: bool) -> Answer:
         """Run a task of a type that may hold the others up; where it is known to, the lead is passed on first."""
         if is_slow:
             self._pass_lead(me)
         self._watcher.began(me)
-        begun, computed = monotonic(), thread_time()
-        answer = NOTHING_SET.copy().run(self._answer, me, request)
-        elapsed = monotonic() - begun if answer is None else answer[0].elapsed
-        self._paces.measured(request.type, elapsed, thread_time() - computed)
-        return answer
+        begun = thread_time()
+        reply, text = NOTHING_SET.copy().run(self._answer, me, request)
+        self._paces.measured(request.type, reply.elapsed, thread_time() - begun)
+        return reply, text
 
     def _await(self, me: _Worker, request: Request, waited: float) -> None:
         """The task of this worker has returned a Future: whoever settles it sees to the reply."""
@@ -443,7 +426,7 @@ class Connection:
 
     def _conclude(self, awaiting: Awaiting) -> Answer:
         type, id = awaiting.key
-        answer = self._service.pipeline.conclude(self._app, awaiting.request, type, id, awaiting.elapsed)
+        answer = self._service.pipeline.conclude(self._awaited.app, awaiting.request, type, id, awaiting.elapsed)
         answer[0].waited = awaiting.waited
         return answer
 
@@ -468,15 +451,15 @@ class Connection:
         """Have the watcher look when the next caller stops waiting for a Future."""
         with self._state:
             due = self._awaited.due_locked()
-            if self._deadlines.due <= due:
+            if self._awaited.looks_at <= due:
                 return
-            self._deadlines.due = due
-        self._watcher.began(self._deadlines, max(0.0, due - monotonic()))
+            self._awaited.looks_at = due
+        self._watcher.began(self._awaited, max(0.0, due - monotonic()))
 
     def _overdue(self) -> None:
         """Called by the watcher: a caller has stopped waiting for a Future, unless a copy has given it more time."""
         with self._state:
-            self._deadlines.due = float("inf")
+            self._awaited.looks_at = float("inf")
             late = self._awaited.overdue_locked(monotonic())
         for awaiting in late:
             awaiting.request.awaits.cancel()
@@ -525,7 +508,7 @@ class Connection:
             if original is not None:
                 _extend(original, request.deadline)
                 return False
-            if (not self._queue and len(self._running) < self._options["concurrency"]) or self._is_ping(request):
+            if (not self._queue and len(self._running) < self._service.options["concurrency"]) or self._is_ping(request):
                 me.request, me.size = request, size
                 self._running[me] = key
                 return True
@@ -550,7 +533,7 @@ class Connection:
 
     def _is_full(self) -> bool:
         with self._state:
-            limits = self._options
+            limits = self._service.options
             held = self._queued_size + self._awaited.size + sum(worker.size for worker in tuple(self._running))
             waiting = len(self._queue) + len(self._awaited)
             return self._channel.is_open and (waiting >= limits["max_queued"] or held > limits["max_message_size"])
@@ -583,7 +566,7 @@ class Connection:
         try:
             if self._waits_for_room:
                 self._changed.notify_all()
-            if self._queue and len(self._running) <= self._options["concurrency"]:  # a ping has run beyond it
+            if self._queue and len(self._running) <= self._service.options["concurrency"]:  # a ping has run beyond it
                 request, size, since = self._queue.popleft()
                 self._queued_size -= size
                 me.is_replying, me.size = False, size
@@ -592,7 +575,7 @@ class Connection:
                 self._running[me] = (request.type, request.id)
                 return request, monotonic() - since
             del self._running[me]
-            is_drained = self._is_drained_locked()
+            is_drained = self._draining and self._is_drained_locked()
         finally:
             self._state.release()
         if is_drained:
@@ -662,7 +645,7 @@ class Connection:
             self._changed.notify_all()
         if self._closing is not None:
             self._watcher.ended(self._closing)
-        self._watcher.ended(self._deadlines)
+        self._watcher.ended(self._awaited)
         if self._complaints is not None:
             self._tell_left_out(self._complaints.left_out())
         self._emitter.emit("terminated", self)

@@ -17,7 +17,7 @@ from ..errors import RemoteError, TaskError, ValidationError, printable
 from ..executors import Submitting
 from ..schema import Factory, call_of, is_misfit
 from ..wire.codec import NESTING_LIMIT, NOT_JSON, TOO_DEEP, Codec, is_deep, place_of_fault
-from ..wire.messages import ERR, OK, PING, Reply, Request, describe, titled, write_reply
+from ..wire.messages import ERR, MISSING, OK, PING, Reply, Request, describe, titled, write_reply
 from ..wire.sizes import is_longer
 from .contexts import Worker, run_apart
 from .verdicts import health_of, mistake_in
@@ -115,18 +115,18 @@ class Pipeline:
         """Whether the schema has a factory for ``type``."""
         return type in self._schema
 
-    def answer(self, worker: Worker, request: Request) -> Optional[Answer]:
+    def answer(self, worker: Worker, request: Request) -> Answer:
         """Run a request; the reply that comes of it, and its text. Never raises.
 
         Args:
             worker: Told when the task is over.
 
         Returns:
-            None where the task has returned a Future that is not settled: ``request.awaits``, see ``conclude``.
+            No text where the task has returned a Future that is not settled: ``request.awaits``, see ``conclude``.
         """
         reply = self.handle(request)
         if reply is None:
-            return None
+            return _later(request)
         worker.is_replying = True
         if request.report is not None:
             request.report.finish()
@@ -134,7 +134,7 @@ class Pipeline:
         self._count(answer[0])
         return answer
 
-    def answer_within(self, app: Flask, worker: Worker, request: Request) -> Optional[Answer]:
+    def answer_within(self, app: Flask, worker: Worker, request: Request) -> Answer:
         """Like ``answer``, in an application context of its own: the text is made in it, too, for a value may read a database
         as it becomes text. Functions that end the context get what the task raised; what they raise themselves is the answer.
         """
@@ -145,17 +145,17 @@ class Pipeline:
             worker.is_replying = True
             told, details = self._report(task, id, request.connection, error)
             answer = self.write(Reply(ERR, id, None, told, task=task, details=details), request.connection)
-        if answer is not None:
+        if answer[1]:
             self._count(answer[0])
         return answer
 
-    def _answer_in(self, context: Any, worker: Worker, request: Request) -> Optional[Answer]:
+    def _answer_in(self, context: Any, worker: Worker, request: Request) -> Answer:
         raised: list[Optional[BaseException]] = [None]
         context.push()
         try:
             reply = self.handle(request, raised.append)
             if reply is None:
-                return None
+                return _later(request)
             worker.is_replying = True
             if request.report is not None:
                 request.report.finish()
@@ -371,6 +371,11 @@ def _is_own(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(("oompa.", "json."))
+
+
+def _later(request: Request) -> Answer:
+    """There is nothing to send yet; a reply that tells how long the task has held its thread."""
+    return Reply(OK, MISSING, elapsed=monotonic() - request.began), b""
 
 
 def _hidden(error_id: str) -> str:

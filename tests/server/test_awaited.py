@@ -408,7 +408,7 @@ def awaiting(deadline=None):
 
 
 def test_one_thread_tells_of_what_is_settled():
-    awaited, first, second = Awaited(), awaiting(), awaiting()
+    awaited, first, second = Awaited(None, None), awaiting(), awaiting()
     for each in (first, second):
         awaited.add_locked(each)
     assert (len(awaited), awaited.size) == (2, 20)
@@ -421,7 +421,7 @@ def test_one_thread_tells_of_what_is_settled():
 
 
 def test_each_is_overdue_once():
-    awaited, soon, later, never = Awaited(), awaiting(5.0), awaiting(9.0), awaiting()
+    awaited, soon, later, never = Awaited(None, None), awaiting(5.0), awaiting(9.0), awaiting()
     for each in (never, later, soon):
         awaited.add_locked(each)
     assert awaited.due_locked() == 5.0 and awaited.overdue_locked(4.9) == []
