@@ -97,7 +97,9 @@ class Submitting:
         try:
             # Not as keywords of ``submit``: a payload has no say in where and how it runs, which some take from there.
             future: Future[Any] = self._executor.submit(partial(self._function, **arguments), **self._keywords)
-        except RuntimeError as error:  # broken, or shut down
+        except TypeError:  # of an argument that cannot be pickled
+            raise
+        except Exception as error:  # it is broken, shut down, or has lost its cluster
             self.broken = error
             raise BrokenExecutor(f"the executor takes no tasks: {error}") from error
         future.add_done_callback(self._settled)

@@ -2,14 +2,6 @@
 
 import os
 import time
-from typing import NamedTuple
-
-
-class Point(NamedTuple):
-    """Where something is."""
-
-    x: int
-    y: int
 
 
 def add(x, y=6):
@@ -37,10 +29,8 @@ def die():
     os.kill(os.getpid(), 9)
 
 
-def sleep(seconds, path=None):
-    """Take a while; write to a file that it has begun."""
-    if path is not None:
-        with open(path, "a") as file:
-            file.write("begun\n")
-    time.sleep(seconds)
-    return seconds
+def wait_for(path, result=None):
+    """Take until a file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    return result
