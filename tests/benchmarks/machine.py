@@ -7,6 +7,7 @@ import platform
 import re
 import resource
 import socket
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
@@ -31,10 +32,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def socket_path(port: int) -> Path:
+    """Where a server listens that is given a port and prefers a Unix socket."""
+    return Path(tempfile.gettempdir()) / f"oompa-benchmark-{port}.sock"
+
+
 def is_listening(port: int) -> bool:
-    """Say whether something listens on the port, without connecting to it."""
+    """Say whether something listens on the port or at the socket that stands for it, without connecting to it."""
     pattern = re.compile(rf":{port:04X} \S+ {LISTEN} ")
-    return any(pattern.search((PROC / "net" / table).read_text()) for table in ("tcp", "tcp6"))
+    tables = "".join((PROC / "net" / table).read_text() for table in ("tcp", "tcp6"))
+    return bool(pattern.search(tables)) or f" {socket_path(port)}\n" in (PROC / "net" / "unix").read_text()
 
 
 def usage_of_group(group: int) -> Usage:
@@ -57,9 +64,12 @@ def allow_many_descriptors() -> None:
 
 def describe_machine() -> str:
     """Name the processor, the system and the interpreter in one line."""
-    cores = len(os.sched_getaffinity(0))
-    system = f"{platform.system()} {platform.release()}"
-    return f"{_processor()}, {cores} cores, {system}, {platform.python_implementation()} {platform.python_version()}"
+    return f"{describe_hardware()}, {platform.python_implementation()} {platform.python_version()}"
+
+
+def describe_hardware() -> str:
+    """Name the processor and the system in one line."""
+    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {platform.system()} {platform.release()}"
 
 
 def _processor() -> str:

@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from tests.benchmarks.machine import Usage, free_port, is_listening, usage_of_group
+from tests.benchmarks.machine import Usage, free_port, is_listening, socket_path, usage_of_group
 from tests.benchmarks.processes import Child, ChildFailed
 from tests.benchmarks.workloads import Assignment, Workload
 
@@ -23,10 +23,12 @@ class Settings:
     Attributes:
         seconds: how long one measurement takes, without starting and warming up.
         idle: how many connections W5 opens.
+        python: the interpreter of servers and clients; empty: this one.
     """
 
     seconds: float = 2.0
     idle: int = 500
+    python: str = ""
 
 
 def server_core() -> int:
@@ -45,21 +47,22 @@ def measure(system: str, workload: Workload, settings: Settings) -> dict[str, fl
     Raises:
         ChildFailed: a process ended or did not answer in time.
     """
-    core = server_core() if workload.one_core else client_core()
+    core = None if not workload.is_pinned else server_core() if workload.one_core else client_core()
     with ExitStack() as stack:
-        server, port = start_server(stack, system)
+        server, port = start_server(stack, system, workload.is_pinned, settings.python)
         assignment = Assignment(system, workload.work, port, settings.seconds, settings.idle)
-        clients = [start_client(stack, core, assignment) for _ in range(workload.processes)]
+        clients = [start_client(stack, core, assignment, settings.python) for _ in range(workload.processes)]
         figures, usages = converse(clients, server, settings.seconds)
     if len(usages) == 2:
         figures.update(_growth(usages[0], usages[1], settings.idle))
     return figures
 
 
-def start_server(stack: ExitStack, system: str) -> tuple[Child, int]:
-    """Start a server that ends with the stack; return it and its port once it listens."""
+def start_server(stack: ExitStack, system: str, is_pinned: bool = True, python: str = "") -> tuple[Child, int]:
+    """Start a server that ends with the stack; return it and its port once it listens there, or at the socket for it."""
     port = free_port()
-    server = stack.enter_context(Child(server_core(), "serve", system, str(port)))
+    stack.callback(socket_path(port).unlink, missing_ok=True)
+    server = stack.enter_context(Child(server_core() if is_pinned else None, "serve", system, str(port), python=python))
     deadline = time.monotonic() + START_TIMEOUT
     while not is_listening(port):
         server.fail_if_ended()
@@ -69,9 +72,9 @@ def start_server(stack: ExitStack, system: str) -> tuple[Child, int]:
     return server, port
 
 
-def start_client(stack: ExitStack, core: int, assignment: Assignment) -> Child:
+def start_client(stack: ExitStack, core: int | None, assignment: Assignment, python: str = "") -> Child:
     """Start a client process that ends with the stack."""
-    return stack.enter_context(Child(core, "work", assignment.to_json()))
+    return stack.enter_context(Child(core, "work", assignment.to_json(), python=python))
 
 
 def converse(clients: list[Child], server: Child, seconds: float) -> tuple[dict[str, float], list[Usage]]:

@@ -20,25 +20,26 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """A process group of its own, pinned to one core, that ends with the ``with`` block.
+    """A process group of its own that ends with the ``with`` block.
 
     Args:
         arguments: what follows ``python -m tests.benchmarks.``
-        core: the core for all its processes and threads.
+        core: the core for all its processes and threads; None: any.
+        python: the interpreter it runs on; empty: this one.
     """
 
-    def __init__(self, core: int, *arguments: str) -> None:
+    def __init__(self, core: int | None, *arguments: str, python: str = "") -> None:
         self._errors = tempfile.TemporaryFile()
         self._unread = b""
         self._name = " ".join(arguments)
         module, *rest = arguments
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"tests.benchmarks.{module}", *rest],
+            [python or sys.executable, "-m", f"tests.benchmarks.{module}", *rest],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             start_new_session=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # safe: this program has one thread
+            preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),  # safe: this program has one thread
         )
         self.group = self._process.pid
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Mapping
 
-from tests.benchmarks.systems import SYSTEMS, System
+from tests.benchmarks.goals import GOALS, Goal, Ratio
+from tests.benchmarks.interpreters import Interpreter
+from tests.benchmarks.systems import SYSTEMS
 from tests.benchmarks.workloads import WORKLOADS, Metric
 
 Table = list[list[str]]
@@ -16,9 +16,10 @@ Table = list[list[str]]
 
 @dataclass
 class Results:
-    """What the rounds gave.
+    """What the rounds gave on one interpreter.
 
     Attributes:
+        interpreter: which.
         systems: names, in the order of the columns and rows.
         workloads: names.
         baselines: systems to which the others are related.
@@ -26,6 +27,7 @@ class Results:
         failures: what went wrong, in words.
     """
 
+    interpreter: Interpreter
     systems: list[str]
     workloads: list[str]
     baselines: list[str]
@@ -42,16 +44,34 @@ class Results:
         samples = self.samples.get((system, workload, metric.key))
         return statistics.median(samples) if samples else None
 
+    def ratio(self, goal: Goal, ratio: Ratio) -> float | None:
+        """Return what a goal asks for; None if there are no samples."""
+        ours = self.median(ratio.system, goal.workload, goal.metric)
+        theirs = self.median(ratio.peer, goal.workload, goal.metric)
+        return ours / theirs if ours is not None and theirs else None
 
-def render(results: Results, heading: list[str]) -> str:
-    """Return the whole report: the medians of everything, then one table per figure, then what is missing and why."""
-    parts = ["\n".join(heading), "## Medians", markdown_table(_summary(results))]
-    for workload in results.workloads:
-        for metric in WORKLOADS[workload].metrics:
-            parts += [f"## {_title(workload, metric)}", markdown_table(_details(results, workload, metric))]
-    notes = _notes(results)
-    if notes:
-        parts += ["## Left out", "\n".join(f"- {note}" for note in notes)]
+    def has(self, workload: str) -> list[str]:
+        """Return the systems of which there are samples."""
+        key = WORKLOADS[workload].metrics[0].key
+        return [name for name in self.systems if (name, workload, key) in self.samples]
+
+
+def render(runs: list[Results], heading: str) -> str:
+    """Return the whole report: the ratios that are asked for, then for each interpreter the medians of everything, one table
+    per figure, and what is missing and why."""
+    parts = [heading]
+    ratios = _ratios(runs)
+    if len(ratios) > 1:
+        parts += ["## Ratios", _numbered(runs), markdown_table(ratios)]
+    for run in runs:
+        parts += [f"## {run.interpreter.name}", run.interpreter.versions, "### Medians", markdown_table(_summary(run))]
+        for workload in run.workloads:
+            if run.has(workload):
+                for metric in WORKLOADS[workload].metrics:
+                    parts += [f"### {_title(workload, metric)}", markdown_table(_details(run, workload, metric))]
+        notes = _notes(run)
+        if notes:
+            parts += ["### Left out", "\n".join(f"- {note}" for note in notes)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,25 +90,27 @@ def format_range(samples: list[float], digits: int) -> str:
     return f"{min(samples):,.{digits}f}–{max(samples):,.{digits}f}"
 
 
-def versions(systems: list[str]) -> str:
-    """Name the packages of the systems with their versions."""
-    packages = dict.fromkeys(package for name in systems for package in SYSTEMS[name].packages)
-    known = importlib.metadata.packages_distributions()
-    named = [_distribution(package, known) for package in packages]
-    node = next((SYSTEMS[name] for name in systems if SYSTEMS[name].becomes_another_program), None)
-    return ", ".join([*named, *([_node_versions(node)] if node else [])])
+def _numbered(runs: list[Results]) -> str:
+    told = "Each is the ratio of two medians. **Bold**: not what is asked."
+    return "\n".join([told, "", *(f"- Python {number}: {run.interpreter.name}" for number, run in enumerate(runs, 1))])
 
 
-def _distribution(package: str, known: Mapping[str, list[str]]) -> str:
-    if package not in known:
-        return f"{package} of this repository"
-    name = known[package][0]
-    return f"{name} {importlib.metadata.version(name)}"
+def _ratios(runs: list[Results]) -> Table:
+    columns = [f"Python {number}, {kind}" for number in range(1, len(runs) + 1) for kind in ("json", "fast")]
+    rows = [["", "asked, json", "asked, fast", *columns]]
+    for goal in GOALS:
+        cells = [_ratio_cell(run, goal, ratio) for run in runs for ratio in (goal.json, goal.fast)]
+        if any(cell != "-" for cell in cells):
+            asked = ["" if ratio is None else ratio.asked for ratio in (goal.json, goal.fast)]
+            rows.append([goal.title, *asked, *cells])
+    return rows
 
 
-def _node_versions(node: System) -> str:
-    named: str = node.load().versions()
-    return named
+def _ratio_cell(run: Results, goal: Goal, ratio: Ratio | None) -> str:
+    found = None if ratio is None else run.ratio(goal, ratio)
+    if ratio is None or found is None:
+        return "-"
+    return f"**{found:.2f}**" if ratio.is_missed_by(found) else f"{found:.2f}"
 
 
 def _title(workload: str, metric: Metric) -> str:
@@ -97,7 +119,7 @@ def _title(workload: str, metric: Metric) -> str:
 
 
 def _summary(results: Results) -> Table:
-    columns = [(name, metric) for name in results.workloads for metric in WORKLOADS[name].metrics]
+    columns = [(name, metric) for name in results.workloads if results.has(name) for metric in WORKLOADS[name].metrics]
     head = ["", *(_title(name, metric) for name, metric in columns)]
     rows = [
         [system, *(_median_cell(results, system, name, metric) for name, metric in columns)]
@@ -113,15 +135,12 @@ def _median_cell(results: Results, system: str, workload: str, metric: Metric) -
 
 def _details(results: Results, workload: str, metric: Metric) -> Table:
     head = ["", "median", "min–max", *(f"× {baseline}" for baseline in results.baselines)]
-    rows = [_detail_row(results, system, workload, metric) for system in results.systems]
-    return [head, *rows]
+    return [head, *(_detail_row(results, system, workload, metric) for system in results.has(workload))]
 
 
 def _detail_row(results: Results, system: str, workload: str, metric: Metric) -> list[str]:
-    median = results.median(system, workload, metric)
-    if median is None:
-        return [system, "-", "-", *("-" for _ in results.baselines)]
     samples = results.samples[system, workload, metric.key]
+    median = statistics.median(samples)
     ratios = (_ratio(median, results.median(baseline, workload, metric)) for baseline in results.baselines)
     return [system, f"{median:,.{metric.digits}f}", format_range(samples, metric.digits), *ratios]
 
@@ -131,10 +150,11 @@ def _ratio(median: float, baseline: float | None) -> str:
 
 
 def _notes(results: Results) -> list[str]:
-    notes = [
+    absent = [f"{name}: {reason}" for name, reason in results.interpreter.missing.items() if reason is not None]
+    unable = [
         f"{name}, {workload}: {SYSTEMS[name].cannot[workload]}"
         for name in results.systems
         for workload in results.workloads
         if workload in SYSTEMS[name].cannot
     ]
-    return notes + results.failures
+    return absent + unable + results.failures

@@ -15,13 +15,15 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Callable
+from typing import Any, Callable
 
 from tests.benchmarks.lifeline import finish, hold_lifeline, pause
+from tests.benchmarks.payloads import STRUCTURED
 from tests.benchmarks.systems import SYSTEMS, Client, System
-from tests.benchmarks.workloads import ECHO_SIZES, IN_FLIGHT, THREADS, WARM_CONNECTIONS, Assignment
+from tests.benchmarks.workloads import CALLERS, ECHO_SIZES, IN_FLIGHT, THREADS, WARM_CONNECTIONS, Assignment
 
 Figures = dict[str, float]
+Count = Callable[[Client, float], int]
 
 WARM_UP = 0.25
 TRIAL_CALLS = 2000
@@ -89,6 +91,23 @@ def _echoes(system: System, assignment: Assignment, letters: str) -> Figures:
         return {name: _echo_rate(client, text, share) for name, text in texts.items()}
 
 
+def structured(system: System, assignment: Assignment) -> Figures:
+    """Have structured payloads sent back one at a time."""
+    with closing(system.connect(assignment.port)) as client:
+        payloads = {name: client.prepared(make()) for name, make in STRUCTURED.items()}
+        for payload in payloads.values():
+            _return_rate(client, payload, WARM_UP / len(payloads))
+        pause()
+        share = assignment.seconds / len(payloads)
+        return {name: _return_rate(client, payload, share) for name, payload in payloads.items()}
+
+
+def computing(system: System, assignment: Assignment) -> Figures:
+    """Have a task computed at a time in each of several threads that share a client."""
+    client = system.connect_shared(assignment.port)
+    return {"rate": _thread_rate(lambda: client, assignment.seconds, CALLERS, _count_computed)}
+
+
 def idle(system: System, assignment: Assignment) -> Figures:
     """Open connections and leave them idle; the program looks at the server in each of the two pauses."""
     warm = _open(system, assignment.port, WARM_CONNECTIONS)
@@ -117,6 +136,8 @@ WORK: dict[str, Callable[[System, Assignment], Figures]] = {
         shared_client,
         echoes,
         random_echoes,
+        structured,
+        computing,
         idle,
         hold,
     )
@@ -162,6 +183,18 @@ def _echo_rate(client: Client, text: str, seconds: float) -> float:
     return calls * len(text) / (time.perf_counter() - start) / 1e6
 
 
+def _return_rate(client: Client, payload: Any, seconds: float) -> float:
+    """Return how often a second a payload comes back; that it does so unchanged is looked at once."""
+    if client.send_back(payload) != payload:
+        raise AssertionError("wrong answer")
+    calls = 0
+    start = time.perf_counter()
+    while time.perf_counter() < start + seconds:
+        client.send_back(payload)
+        calls += 1
+    return calls / (time.perf_counter() - start)
+
+
 def _open(system: System, port: int, count: int) -> list[Client]:
     """Open connections one after another; one counts as open when it has answered an ADD."""
     clients = []
@@ -172,25 +205,39 @@ def _open(system: System, port: int, count: int) -> list[Client]:
     return clients
 
 
-def _thread_rate(connect: Callable[[], Client], seconds: float) -> float:
+def _count_adds(client: Client, seconds: float) -> int:
+    return len(_durations(client, seconds))
+
+
+def _count_computed(client: Client, seconds: float) -> int:
+    calls, end = 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        client.compute()
+        calls += 1
+    return calls
+
+
+def _thread_rate(
+    connect: Callable[[], Client], seconds: float, threads: int = THREADS, count: Count = _count_adds
+) -> float:
     """Return calls per second of several threads together."""
-    meeting = threading.Barrier(THREADS + 1)
-    with ThreadPoolExecutor(THREADS) as pool:
-        members = [pool.submit(_count_calls, connect, meeting, seconds) for _ in range(THREADS)]
+    meeting = threading.Barrier(threads + 1)
+    with ThreadPoolExecutor(threads) as pool:
+        members = [pool.submit(_count_calls, connect, meeting, seconds, count) for _ in range(threads)]
         meeting.wait(MEETING_TIMEOUT)
         pause()
         meeting.wait(MEETING_TIMEOUT)
         return sum(member.result() for member in members) / seconds
 
 
-def _count_calls(connect: Callable[[], Client], meeting: threading.Barrier, seconds: float) -> int:
-    """Connect, warm up, meet the others twice, and return how many ADDs were answered."""
+def _count_calls(connect: Callable[[], Client], meeting: threading.Barrier, seconds: float, count: Count) -> int:
+    """Connect, warm up, meet the others twice, and return how many calls were answered."""
     try:
         client = connect()
-        _durations(client, WARM_UP)
+        count(client, WARM_UP)
         meeting.wait(MEETING_TIMEOUT)
         meeting.wait(MEETING_TIMEOUT)
-        return len(_durations(client, seconds))
+        return count(client, seconds)
     except BaseException:
         traceback.print_exc()
         meeting.abort()

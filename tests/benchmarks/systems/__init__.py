@@ -18,7 +18,11 @@ from typing import Any, Protocol
 
 ONE_AT_A_TIME = "a connection carries one call at a time"
 NOT_SHARED = "threads may not share a client"
-NO_THREADS = {"W7": "Node has no threads"}
+NO_THREADS = {"W7": "Node has no threads", "W8": "its client of this benchmark sends texts and numbers alone"}
+NO_SCHEMA = {"W8": "each message would need a schema of its own"}
+
+#: Workloads that only those systems do which are there for them.
+FOR_FEW = ("W9",)
 
 
 class Client(Protocol):
@@ -33,8 +37,25 @@ class Client(Protocol):
     def pipeline(self, calls: int, in_flight: int) -> None:
         """Make so many ADDs with so many in flight, and check the answers."""
 
+    def prepared(self, payload: Any) -> Any:
+        """Return a structured payload as users of the system have it."""
+
+    def send_back(self, payload: Any) -> Any:
+        """Return the structured payload that the server sends back."""
+
+    def compute(self) -> None:
+        """Have the server compute for some milliseconds."""
+
     def close(self) -> None:
         """End the connection."""
+
+
+class Plain:
+    """For clients whose structured payloads are dicts and lists."""
+
+    def prepared(self, payload: Any) -> Any:
+        """Return it as it is."""
+        return payload
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,7 @@ class System:
         options: keyword arguments for the module's functions and classes.
         becomes_another_program: whether its processes are soon none of Python.
         hides: modules that it shall not find, though another system has brought them.
+        only: the workloads that it is there for; empty: all.
     """
 
     module: str
@@ -56,6 +78,13 @@ class System:
     options: dict[str, Any] = field(default_factory=dict)
     becomes_another_program: bool = False
     hides: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+    def does(self, workload: str) -> bool:
+        """Say whether it takes part in a workload."""
+        if workload in FOR_FEW or self.only:
+            return workload in self.only
+        return workload not in self.cannot
 
     def load(self) -> ModuleType:
         """Import the module."""
@@ -93,9 +122,10 @@ WHAT_FAST_BRINGS = ("msgspec", "websockets")
 SYSTEMS = {
     "tcp": System("tcp"),
     "rpyc": System("rpyc", ("rpyc",)),
+    "rpyc-brine": System("rpyc_brine", ("rpyc",), only=("W8",)),
     "Pyro5": System("pyro5", ("Pyro5",), {"W2": ONE_AT_A_TIME, "W7": NOT_SHARED}),
     "thriftpy2": System("thriftpy2", ("thriftpy2",), {"W2": ONE_AT_A_TIME, "W7": NOT_SHARED}),
-    "grpcio": System("grpcio", ("grpc", "grpc_tools")),
+    "grpcio": System("grpcio", ("grpc", "grpc_tools"), NO_SCHEMA),
     "websockets": System("websockets", ("websockets",)),
     "http": System(
         "http",
@@ -107,6 +137,15 @@ SYSTEMS = {
     "oompa": System("oompa", ("oompa",), options={"codec": "json"}, hides=WHAT_FAST_BRINGS),
     "oompa-fast": System("oompa", ("oompa", *WHAT_FAST_BRINGS), options={"codec": "auto"}),
     "oompa-gunicorn": System("oompa_gunicorn", ("oompa", "gunicorn"), options={"codec": "json"}, hides=WHAT_FAST_BRINGS),
+    "oompa-gunicorn-fast": System("oompa_gunicorn", ("oompa", "gunicorn", *WHAT_FAST_BRINGS), options={"codec": "auto"}),
+    "oompa-unix": System("oompa_unix", ("oompa",), options={"codec": "json"}, hides=WHAT_FAST_BRINGS),
+    "oompa-unix-fast": System("oompa_unix", ("oompa", *WHAT_FAST_BRINGS), options={"codec": "auto"}),
+    "oompa-workers": System(
+        "oompa_workers", ("oompa", "gunicorn"), options={"pooled": False}, hides=WHAT_FAST_BRINGS, only=("W9",)
+    ),
+    "oompa-pool": System(
+        "oompa_workers", ("oompa", "gunicorn"), options={"pooled": True}, hides=WHAT_FAST_BRINGS, only=("W9",)
+    ),
     "oompa-one": System("oompa_one", ("oompa",), options={"codec": "json"}, hides=WHAT_FAST_BRINGS),
 }
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import requests
 from flask import Flask, Response, jsonify, request
 
+from tests.benchmarks.systems import Plain
 from tests.benchmarks.systems.gunicorn_server import run_gunicorn
 
 application = Flask(__name__)
@@ -29,7 +32,7 @@ def serve(port: int) -> None:
     run_gunicorn(f"{__name__}:application", port, "--threads", THREADS, "--keep-alive", KEEP_ALIVE)
 
 
-class Client:
+class Client(Plain):
     """A session for one thread."""
 
     def __init__(self, port: int) -> None:
@@ -45,5 +48,9 @@ class Client:
 
     def echo(self, text: str) -> str:
         """Return the text."""
-        result: str = self._session.post(f"{self._url}/echo", json=text).json()
+        result: str = self.send_back(text)
         return result
+
+    def send_back(self, payload: Any) -> Any:
+        """Return the payload."""
+        return self._session.post(f"{self._url}/echo", json=payload).json()

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import oompa
+from tests.benchmarks.systems import Plain
 from tests.benchmarks.systems.pipelines import ANSWER_TIMEOUT, keep_in_flight
 
 
@@ -19,12 +20,15 @@ def serve(port: int, codec: str) -> None:
     make_server(codec).run(port)
 
 
-class Client:
+class Client(Plain):
     """An oompa client, for one thread or for many."""
 
     def __init__(self, port: int, codec: str, **options: Any) -> None:
-        self._client = oompa.Client(f"ws://127.0.0.1:{port}", codec=codec, **options)
+        self._client = self._make(port, codec=codec, **options)
         self.close = self._client.close
+
+    def _make(self, port: int, **options: Any) -> oompa.Client:
+        return oompa.Client(f"ws://127.0.0.1:{port}", **options)
 
     def call_add(self, x: int, y: int) -> int:
         """Return x + y."""
@@ -35,6 +39,10 @@ class Client:
         """Return the text."""
         result: str = self._client.call("ECHO", text)
         return result
+
+    def send_back(self, payload: Any) -> Any:
+        """Return the payload."""
+        return self._client.call("ECHO", payload)
 
     def pipeline(self, calls: int, in_flight: int) -> None:
         """Wait for Futures in the order in which they were made."""

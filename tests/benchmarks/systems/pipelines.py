@@ -11,8 +11,9 @@ import json
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import Callable, TypeVar
+from typing import Any, Callable, TypeVar
 
+from tests.benchmarks.systems import Plain
 from tests.benchmarks.systems.messages import request_text
 
 Call = TypeVar("Call")
@@ -40,7 +41,7 @@ def keep_in_flight(
         raise AssertionError("wrong answers")
 
 
-class OrderedCalls:
+class OrderedCalls(Plain):
     """Calls of one thread over one connection."""
 
     def __init__(self, send: Callable[[str], None], receive: Callable[[], str | bytes]) -> None:
@@ -57,6 +58,11 @@ class OrderedCalls:
         self._send(request_text("ECHO", text, 0))
         result: str = json.loads(self._receive())["payload"]
         return result
+
+    def send_back(self, payload: Any) -> Any:
+        """Return the payload."""
+        self._send(request_text("ECHO", payload, 0))
+        return json.loads(self._receive())["payload"]
 
     def pipeline(self, calls: int, in_flight: int) -> None:
         """Send ahead."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from Pyro5 import config
 from Pyro5.api import Daemon, Proxy, expose
 
+from tests.benchmarks.systems import Plain
+
 POOL_SIZE = 2048
 
 
@@ -32,12 +34,12 @@ def serve(port: int) -> None:
     daemon.requestLoop()
 
 
-class Client:
+class Client(Plain):
     """A proxy, which belongs to the thread that made it."""
 
     def __init__(self, port: int) -> None:
         proxy = Proxy(f"PYRO:calculator@127.0.0.1:{port}")
         proxy._pyroBind()  # connects now; part of Pyro's interface in spite of its name
         self.call_add = proxy.add
-        self.echo = proxy.echo
+        self.echo = self.send_back = proxy.echo
         self.close = proxy._pyroRelease

@@ -1,6 +1,7 @@
 """thriftpy2: its threaded server, and the transport and protocol that are written in Cython.
 
 Timeouts, 3 seconds by default, are off: they would end the idle connections of W5, and cost a system call per read.
+Structured payloads are its structs, which is what its users have instead of dicts.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ class _Handler:
     def echo(self, text: str) -> str:
         return text
 
+    def send_back_mixed(self, mixed: Any) -> Any:
+        return mixed
+
+    def send_back_rows(self, rows: list[Any]) -> list[Any]:
+        return rows
+
 
 def serve(port: int) -> None:
     """Serve each connection in a thread of its own."""
@@ -47,3 +54,14 @@ class Client:
         """Return x + y."""
         result: int = self._client.add(_calculator.Pair(x, y))
         return result
+
+    def prepared(self, payload: Any) -> Any:
+        """Return structs instead of dicts."""
+        if isinstance(payload, list):
+            return [_calculator.Row(**row) for row in payload]
+        places = {name: _calculator.Place(**value) for name, value in payload.items() if isinstance(value, dict)}
+        return _calculator.Mixed(**{**payload, **places})
+
+    def send_back(self, payload: Any) -> Any:
+        """Return the struct, or the list of them."""
+        return (self._client.send_back_rows if isinstance(payload, list) else self._client.send_back_mixed)(payload)
