@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator, Optional
+from typing import Iterator
 
 from tests.benchmarks.workloads import ECHO_SIZES, WORKLOADS, Metric
 
@@ -41,22 +41,21 @@ class Goal:
     """A line of the table.
 
     Attributes:
-        json, fast: with the standard library's JSON, and with ``oompa[fast]``; None where it makes no sense.
+        json, fast: with the standard library's JSON, and with ``oompa[fast]``, None where that makes no difference.
         sides: what is related to what, where it is not oompa to a peer.
     """
 
     workload: str
     metric: Metric
-    json: Optional[Ratio]
-    fast: Optional[Ratio] = None
+    json: Ratio
+    fast: Ratio | None = None
     sides: str = ""
 
     @property
     def title(self) -> str:
         """The figure, and what it is related to."""
         figure = self.workload if self.metric.key == "rate" else f"{self.workload} {self.metric.title}"
-        peer = next(each.peer for each in (self.json, self.fast) if each is not None)
-        return f"{figure}, {self.sides}" if self.sides else f"{figure} ÷ {peer}"
+        return f"{figure}, {self.sides}" if self.sides else f"{figure} ÷ {self.json.peer}"
 
 
 def _goals() -> Iterator[Goal]:
