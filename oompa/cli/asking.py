@@ -195,7 +195,7 @@ def payload_of(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        hint = "" if source != "the payload" else "; a text needs quotes of its own: '\"text\"'" if _is_word(text) else ""
+        hint = _hint_of(text) if source == "the payload" else ""
         raise click.UsageError(f"{source} is not JSON: {error}{hint}") from None
 
 
@@ -215,5 +215,9 @@ def _finite(digits: str) -> float:
     return number if math.isfinite(number) else _refuse(digits)
 
 
-def _is_word(text: str) -> bool:
-    return text[:1] not in ("{", "[", '"')
+def _hint_of(text: str) -> str:
+    """What may have been meant by what is no JSON."""
+    name, equals, value = text.partition("=")
+    if equals and name.isidentifier():
+        return f"; an argument is written as '{{\"{name}\": {value or 'null'}}}'"
+    return "" if text[:1] in ("{", "[", '"') else "; a text needs quotes of its own: '\"text\"'"

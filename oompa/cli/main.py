@@ -132,7 +132,7 @@ def _run(arguments: "list[str]", output: Output) -> int:
 
 
 def _manual() -> str:
-    return oompa.get_help(click.Context(oompa, info_name="oompa"))
+    return oompa.get_help(click.Context(oompa, info_name="oompa", **oompa.context_settings))
 
 
 def _remote(error: RemoteError) -> str:

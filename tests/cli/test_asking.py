@@ -83,6 +83,7 @@ def test_an_error_of_a_task_is_one_line_and_exits_with_1(oompa, url):
         (["call"], "no task type was given; 'oompa info' lists those of a server"),
         (["call", "ECHO", "{x: 1}"], "the payload is not JSON: "),
         (["call", "ECHO", "word"], "a text needs quotes of its own"),
+        (["call", "ECHO", "x=1"], "an argument is written as '{\"x\": 1}'"),
         (["call", "ECHO", "NaN"], "it has NaN, which is no JSON value"),
         (["call", "ECHO", "1", "2"], "1 arguments too many: put the payload in quotes"),
         (["call", "ECHO", "@/nowhere"], "/nowhere cannot be read: No such file"),
@@ -109,7 +110,7 @@ def test_what_cannot_be_meant_exits_with_2(oompa, url, arguments, said):
 
 def test_without_arguments_the_manual_is_shown(oompa):
     code, out, err = oompa()
-    assert (code, out) == (2, "") and err.startswith("Usage: oompa ") and "Exit codes" in err
+    assert (code, out) == (2, "") and err.startswith("Usage: oompa ") and "Exit codes" in err and "-h, --help" in err
 
 
 def test_without_a_url_the_remedy_is_told(oompa, monkeypatch):
