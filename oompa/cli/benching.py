@@ -17,11 +17,11 @@ from typing import Any, Callable, Optional, Sequence
 import click
 
 from ..client.client import Client
-from ..errors import OompaError, RemoteError, printable
+from ..errors import ConnectionLost, OompaError, RemoteError, RequestTimeout, printable
 from ..wire.messages import MISSING
 from .asking import payload_of
 from .measuring import Measured, report, summary
-from .output import Output, is_terminal, rich_console
+from .output import Output, cursor_shown_after, is_terminal, rich_console
 from .reaching import Command, Reach, client_of, connect, reaches, url_and_rest
 
 _CALLS = 10_000
@@ -61,8 +61,8 @@ def bench(
     Without, callers that wait for a stalled server send nothing meanwhile, and the percentiles look better than it is.
 
     A bar on stderr tells how far it is, where that is a terminal, and more of it with rich (pip install 'oompa[cli]').
-    Latencies are of calls that succeeded. Exits with 1 where a call failed. With --json: calls, seconds, rate, latency and
-    histogram in seconds, errors by kind.
+    Latencies are of calls that succeeded. Exits with 1 where a call failed; it ends early, with 3 or 4, where the server has
+    gone and is not back within --timeout. With --json: calls, seconds, rate, latency and histogram in seconds, errors by kind.
 
     \b
     Examples:
@@ -79,13 +79,27 @@ def bench(
         for client in clients:
             connect(client, reach.timeout)
         turn = Turn(limit, seconds, rate)
-        measured, took = _measure(clients, turn, lambda client: client.call(rest[0], payload, timeout=reach.timeout))
-    told = summary(measured, took)
+        measured: "list[Measured]" = []
+        try:
+            _measure(clients, turn, lambda client: client.call(rest[0], payload, timeout=reach.timeout), measured)
+        finally:  # also on Ctrl-C: what was measured by then
+            has_failed = _report(output, measured)
+    if turn.fault is not None:
+        raise turn.fault
+    return 1 if has_failed else 0
+
+
+def _report(output: Output, measured: "Sequence[Measured]") -> bool:
+    """Print what was measured, if anything was; whether a call failed."""
+    calls = tuple(measured)  # of callers that still call, when it was interrupted
+    if not calls:
+        return False
+    told = summary(calls, max(each.ended for each in calls))
     if output.is_json:
         output.value(told)
-    for line in () if output.is_json else report(told):
-        output.line(line)
-    return 1 if told["errors"] else 0
+    else:
+        output.line("\n".join(report(told)))
+    return bool(told["errors"])
 
 
 class Turn:
@@ -104,6 +118,8 @@ class Turn:
         self._lock = threading.Lock()
         self._taken = 0
         self._stopped = False
+        #: Why it ended before the time; None where it did not.
+        self.fault: Optional[OompaError] = None
 
     def next(self, now: float) -> Optional[float]:
         """When the next call is due, in seconds since the start, as ``now`` is; None: there is none."""
@@ -115,8 +131,9 @@ class Turn:
             self._taken += 1
             return due
 
-    def stop(self) -> None:
+    def stop(self, fault: Optional[OompaError] = None) -> None:
         """There are no more."""
+        self.fault = self.fault or fault
         self._stopped = True
 
     @property
@@ -131,18 +148,25 @@ class Turn:
 
 
 def _measure(
-    clients: Sequence[Client], turn: Turn, call: Callable[[Client], Any]
-) -> "tuple[list[Measured], float]":
-    """Let each client's caller call until the turns are over; the calls, and the seconds they took."""
-    measured: "list[list[Measured]]" = [[] for _ in clients]
+    clients: Sequence[Client], turn: Turn, call: Callable[[Client], Any], measured: "list[Measured]"
+) -> None:
+    """Let each client's caller call, and put down what it finds, until the turns are over, or there is no server any more."""
     began, wait = perf_counter(), threading.Event().wait
 
     def now() -> float:
         return perf_counter() - began
 
+    def call_once(client: Client) -> None:
+        try:
+            call(client)
+        except (RequestTimeout, ConnectionLost) as error:
+            if not client.is_connected:
+                turn.stop(error)
+            raise
+
     threads = [
-        threading.Thread(target=run_caller, args=(turn, partial(call, client), found, now, wait), daemon=True)
-        for client, found in zip(clients, measured)
+        threading.Thread(target=run_caller, args=(turn, partial(call_once, client), measured, now, wait), daemon=True)
+        for client in clients
     ]
     try:
         for each in threads:
@@ -150,8 +174,6 @@ def _measure(
         _show_progress(threads, turn, now)
     finally:
         turn.stop()  # on Ctrl-C; each caller ends with its call
-    calls = [each for found in measured for each in found]
-    return calls, max((each.ended for each in calls), default=now())
 
 
 def run_caller(
@@ -185,15 +207,15 @@ def kind_of(error: BaseException) -> str:
 
 def _show_progress(threads: "Sequence[threading.Thread]", turn: Turn, now: Callable[[], float]) -> None:
     """Return when all threads have ended; a bar on stderr meanwhile, where that is a terminal."""
-    console = rich_console(sys.stderr)
-    if console is not None:
-        _show_rich_progress(console, threads, turn, now)
-    elif is_terminal(sys.stderr):
+    if not is_terminal(sys.stderr):
+        return _join(threads, lambda: None)
+    with cursor_shown_after(sys.stderr):
+        console = rich_console(sys.stderr)
+        if console is not None:
+            return _show_rich_progress(console, threads, turn, now)
         with click.progressbar(length=1000, file=sys.stderr, label="calling") as bar:
             _join(threads, lambda: bar.update(int(1000 * turn.done(now())) - bar.pos))
             bar.update(1000 - bar.pos)
-    else:
-        _join(threads, lambda: None)
 
 
 def _show_rich_progress(console: Any, threads: "Sequence[threading.Thread]", turn: Turn, now: Callable[[], float]) -> None:

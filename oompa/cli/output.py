@@ -1,9 +1,10 @@
 """Where values and errors go: values on stdout, all else on stderr; with ``--json`` one object a line, errors too."""
 
+import contextlib
 import json
 import os
 import sys
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 
 import click
 
@@ -55,6 +56,16 @@ class Output:
 def is_terminal(file: Any) -> bool:
     """Whether what is written there is drawn, and may be drawn over."""
     return bool(file.isatty()) and os.environ.get("TERM") != "dumb"
+
+
+@contextlib.contextmanager
+def cursor_shown_after(file: Any) -> Iterator[None]:
+    """Whatever hides the cursor of a terminal within: an interrupt may come before that would show it again."""
+    try:
+        yield
+    finally:
+        file.write("\x1b[?25h")
+        file.flush()
 
 
 def rich_console(file: Any) -> Any:

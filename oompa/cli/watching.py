@@ -11,7 +11,7 @@ import click
 from ..errors import printable
 from ..wire.messages import STATS
 from .asking import introspect
-from .output import Output, duration, is_terminal, rich_console, table
+from .output import Output, cursor_shown_after, duration, is_terminal, rich_console, table
 from .reaching import Command, Reach, connected, reaches, url_argument
 
 #: Takes the cursor home and clears what is below it, line by line: the screen does not flicker.
@@ -108,7 +108,7 @@ def _screen(output: Output) -> "Iterator[Callable[[Told], object]]":
     if console is not None:
         from rich.live import Live
 
-        with Live(console=console, auto_refresh=False) as live:
+        with cursor_shown_after(sys.stdout), Live(console=console, auto_refresh=False) as live:
             yield lambda told: live.update(_rich_of(told), refresh=True)
     elif output.is_json:
         yield output.value

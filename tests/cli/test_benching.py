@@ -1,8 +1,10 @@
 """``oompa bench``: when calls are due, from when they are measured, and what is printed."""
 
+import itertools
 import json
 
 import pytest
+from conftest import CEILING
 
 from oompa import RemoteError, RequestTimeout
 from oompa.cli.benching import Turn, kind_of, run_caller
@@ -85,6 +87,21 @@ def test_a_bench_for_scripts_counts_errors_and_exits_with_1(serve, capsys):
     assert run(["--json", "bench", url, "DIV", '{"x": 1, "y": 0}', "-n", "20", "--rate", "10000"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["calls"] == 20 and told["errors"] == {"RemoteError: ZeroDivisionError": 20}
+
+
+def test_a_bench_whose_server_has_gone_reports_and_ends(serve, capsys):
+    calls = itertools.count()
+
+    def end_the_server(payload):
+        if next(calls) == 20:
+            closing.append(server.close(0))
+
+    closing, server = [], serve({"END": end_the_server})
+    code = run(["bench", f"ws://127.0.0.1:{server.port}", "END", "-c", "2", "--timeout", "0.5"])
+    shown = capsys.readouterr()
+    assert closing[0].result(CEILING) is None
+    assert code == 4 and " calls in " in shown.out and "RequestTimeout" in shown.out
+    assert "there is no connection" in shown.err and shown.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["-n", "0"], ["-c", "0"], ["--rate", "0"], ["--duration", "-1"], ["ADD", "1", "2"]])

@@ -122,6 +122,7 @@ def test_ctrl_c_on_a_terminal_ends_it_with_a_sentence(serve, either, arguments):
         terminal.press_ctrl_c()
         code = terminal.end()
     assert code == 130 and "oompa: interrupted" in terminal.drawn and "Traceback" not in terminal.drawn
+    assert "calls/s" in terminal.drawn.rpartition("p99.9")[0] or arguments == ("top",), "what was measured is not told"
     assert "\x1b[?25l" not in terminal.drawn.rpartition("\x1b[?25h")[2], "the cursor stays hidden"
 
 
