@@ -50,12 +50,6 @@ def stocktaking(shelves: int = 20) -> int:
     return shelves * 12
 
 
-@schema.task("CATALOGUE")
-def catalogue(articles: int = 1000) -> list:
-    """A long reply."""
-    return [{"article": f"A-{number:06}", "price": number / 100} for number in range(articles)]
-
-
 server = Server(schema, name="shop", version="1.0", explorer="/explore")
 
 if __name__ == "__main__":

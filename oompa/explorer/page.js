@@ -504,10 +504,8 @@ function valueNodes(text, label) {
     actions.append(cut, all);
   }
   if (navigator.clipboard) { // on secure pages and on loopback
-    const copy = quietButton("Copy", async () => {
-      await navigator.clipboard.writeText(text);
-      copy.textContent = "Copied";
-    });
+    const copied = (told) => () => (copy.textContent = told);
+    const copy = quietButton("Copy", () => navigator.clipboard.writeText(text).then(copied("Copied"), copied("Not allowed")));
     actions.append(copy);
   }
   return [shown, actions];

@@ -323,10 +323,15 @@ def browser():
 
 
 @pytest.fixture
-def tab(browser):
-    """A tab, whose test fails when the browser has anything to complain of."""
+def tab(browser, request):
+    """A tab, whose test fails when the browser has anything to complain of.
+
+    With $SCREENSHOTS, a folder, what each test has come to is to be seen there.
+    """
     with browser.tab() as found:
         yield found
+        if "SCREENSHOTS" in os.environ:
+            found.screenshot(f"{os.environ['SCREENSHOTS']}/{re.sub(r'[^a-z0-9_]+', '-', request.node.name)}.png")
         assert found.complaints == []
 
 
@@ -357,6 +362,8 @@ def test_a_task_is_described_called_and_timed(explore, tab):
     tab.wait(ENDED)
     assert tab.text(".call pre") == "41.5"
     assert tab.text(".badge") == "OK" and tab.text(".sent") == '{"x":41}'
+    tab.click(".call button")
+    tab.wait("['Copied', 'Not allowed'].includes(document.querySelector('.call button').textContent)")
     assert re.fullmatch(r"[\d.]+\s(µs|ms|s)", tab.text(".elapsed"))
     tab.wait("document.querySelectorAll('circle').length === 1 && document.querySelectorAll('rect').length === 1")
     assert tab.text("figure:nth-of-type(2) .hint").startswith("1 request, 0 failed · mean ")
