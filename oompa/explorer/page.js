@@ -653,7 +653,7 @@ class TaskView {
     this.heading = element("h2", { tabIndex: -1 }, shownType(type));
     this.calls = element("div", { className: "calls" });
     this.mine = new Plot("Your calls, as this page sees them", "call", "round trip");
-    this.everybodys = new Plot("All calls, as the server’s process counts them", "time a task ran", "requests");
+    this.everybodys = new Plot("All calls in this server process", "time a task ran", "requests");
     this.lastError = element("p", { className: "hint last-error" });
     this.node = element("div", { className: "task" });
     this.node.append(
