@@ -1,7 +1,6 @@
-"""A shop whose tasks can be seen and called in a browser: run it and open http://localhost:9000/explore.
+"""A shop whose tasks can be seen and called in a browser: ``python -m examples.explorer [PORT]``, and open /explore.
 
-Run it with ``python -m examples.explorer [PORT]``. On loopback it needs no more; elsewhere the explorer asks for
-``authenticate``, and whoever that lets in sees it.
+On loopback it needs no more; elsewhere the explorer asks for ``authenticate``, and whoever that lets in sees it.
 """
 
 import sys
@@ -28,9 +27,7 @@ def price(net: float, rate: Literal["full", "reduced", "none"] = "full") -> floa
 
 
 @schema.task("ORDER")
-def order(
-    items: List[Item], express: bool = False, note: Annotated[Optional[str], "Printed on the parcel."] = None
-) -> str:
+def order(items: List[Item], express: bool = False, note: Annotated[Optional[str], "Printed on the parcel."] = None) -> str:
     """Order some items.
 
     Nothing is kept: it says what would be sent.
@@ -53,6 +50,4 @@ def stocktaking(shelves: int = 20) -> int:
 server = Server(schema, name="shop", version="1.0", explorer="/explore")
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 9000
-    print(f"open http://localhost:{port}/explore")
-    server.run(port)
+    server.run(int(sys.argv[1]) if len(sys.argv) > 1 else 9000)
