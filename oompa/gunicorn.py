@@ -14,15 +14,20 @@ Threads: gunicorn runs the hooks on the main thread of a process, ``post_request
 import os
 import socket
 from importlib.util import find_spec
+from math import inf
 from mmap import mmap
+from selectors import EVENT_READ
+from time import monotonic
 from typing import Any
 
 from gunicorn.util import load_class
+from gunicorn.workers.gthread import ThreadWorker
 
+from .server.heads import Heads, is_possible
 from .server.last_resort import show
 from .server.workers import follow
 
-worker_class = "gthread"
+worker_class = "oompa.gunicorn.Worker"
 
 #: For HTTP alone: a WebSocket holds none, unless gunicorn itself speaks TLS.
 threads = int(os.environ.get("WEB_THREADS") or 16)
@@ -41,6 +46,63 @@ control_socket_disable = True
 
 #: How often the master has reloaded, modulo 256, in memory that it shares with its workers.
 _reloads = mmap(-1, 1)
+
+#: Seconds a peer has to send its request; until it is there it holds no thread.
+_HEAD_TIMEOUT = 10.0
+
+#: Of these a worker that ends leaves so many.
+_LAST_HEADS = 1.0
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threaded worker, which no peer that drips its request keeps from others."""
+
+    def init_process(self) -> None:
+        """Prepare to wait for requests."""
+        is_http = not self.cfg.is_ssl and getattr(self.cfg, "protocol", "http") == "http"
+        self._heads = Heads(_HEAD_TIMEOUT) if is_possible and is_http else None
+        self._ends_at = inf
+        super().init_process()
+
+    def run(self) -> None:
+        """Accept and serve until the worker ends."""
+        if self._heads is None:
+            super().run()
+            return
+        self.poller.register(self._heads, EVENT_READ, self._look_at)
+        super().run()
+        self._heads.close()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Give a connection to a thread, when its request is there."""
+        if self._heads is None or conn.initialized:
+            super().enqueue_req(conn)
+        else:
+            self._heads.wait(conn, conn.sock, monotonic())
+            self._look_at(self._heads)
+
+    def murder_keepalived(self, *args: Any, **kwargs: Any) -> None:
+        """Called now and then: end the connections that have taken too long."""
+        super().murder_keepalived(*args, **kwargs)
+        if self._heads is None:
+            return
+        now = monotonic()
+        if not self.alive:
+            self._ends_at = min(self._ends_at, now + _LAST_HEADS)
+        for conn in self._heads.overdue(inf if now >= self._ends_at else now):
+            self._drop(conn)
+
+    def _look_at(self, heads: Heads) -> None:
+        for conn, is_good in heads.arrived():
+            if is_good:
+                conn.data_ready = True
+                super().enqueue_req(conn)
+            else:
+                self._drop(conn)
+
+    def _drop(self, conn: Any) -> None:
+        self.nr_conns -= 1
+        conn.close()
 
 
 def on_starting(arbiter: Any) -> None:

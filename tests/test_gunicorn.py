@@ -155,7 +155,7 @@ def started(**changes):
 
 def test_settings():
     cfg = started()
-    assert (cfg.worker_class_str, cfg.workers, cfg.threads, cfg.keepalive) == ("gthread", 1, 16, 0)
+    assert (cfg.worker_class, cfg.workers, cfg.threads, cfg.keepalive) == (configuration.Worker, 1, 16, 0)
     if "control_socket_disable" in cfg.settings:
         assert cfg.control_socket_disable is True
 
@@ -200,6 +200,32 @@ def test_a_websocket_holds_no_thread_of_the_pool(served, kind):
         finally:
             for peer in peers:
                 peer.close()
+
+
+def test_peers_that_drip_their_request_keep_nobody_from_the_site(served):
+    """A hundred against four threads."""
+    with served(*CONFIGURATION) as server, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(RawPeer(server.port)) for _ in range(100)]
+        for peer, number in zip(slow, range(100)):
+            peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "[: number % 40])
+        for _ in range(5):
+            assert health(server.port, timeout=HEALTH_LIMIT) == (200, b"ok")
+            for peer in slow:
+                peer.send(b"x")
+        late = slow[-1]
+        late.send(b": 1\r\nHost: localhost\r\n")
+        assert health(server.port, timeout=HEALTH_LIMIT) == (200, b"ok")
+        late.send(b"\r\n")
+        assert late.response().status == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(IDLE_EXIT) == 0
+
+
+@pytest.mark.long
+def test_a_peer_that_never_sends_its_request_is_sent_away(served):
+    with served(*CONFIGURATION) as server, RawPeer(server.port) as peer:
+        peer.send(b"GET / HTTP/1.1\r\n")
+        assert peer.ends(configuration._HEAD_TIMEOUT + CEILING)
 
 
 def test_frames_that_come_with_the_upgrade_are_read(served):
