@@ -1,4 +1,5 @@
-"""Requests of a connection that run on no thread of it: a task returned a Future, and its reply comes when that is settled.
+"""Requests of a connection that run on no thread of it: a task returned a Future, and its reply comes when that is settled; or
+they came over from a connection that was lost, and still run there.
 
 They hold no place of ``concurrency``. They count in what a connection may hold, and a drain waits for them.
 
@@ -17,10 +18,11 @@ Key = tuple[str, Any]
 
 
 class Awaiting:
-    """One request whose Future is awaited.
+    """One request whose reply is awaited.
 
     Attributes:
         key: Its type and id as they came.
+        is_adopted: Whether it runs for a connection that was lost.
         size: Bytes of its message.
         waited: Seconds it was queued.
         elapsed: Seconds from the start of the task until the Future was settled.
@@ -29,9 +31,10 @@ class Awaiting:
 
     is_given_up = False
 
-    def __init__(self, key: Key, request: Request, size: int, waited: float) -> None:
+    def __init__(self, key: Key, request: Request, size: int, waited: float = 0.0, is_adopted: bool = False) -> None:
         self.key = key
         self.request = request
+        self.is_adopted = is_adopted
         self.size = size
         self.waited = waited
         self.elapsed = 0.0

@@ -18,6 +18,9 @@ Up to ``concurrency`` tasks run at once. Beyond that the leader queues what it r
 those that wait and run hold more than ``max_message_size`` bytes, it stops reading, which the peer feels as back-pressure, and
 says twice a second that this end lives.
 
+A connection that is lost starts nothing more. What it has in hand, and the replies it wrote last, are for its client's next
+connection to ask for (``resume``): the reply of a task that ends on the one is sent on the other.
+
 ``_state`` guards who leads, what runs, what is queued and what is awaited. A leader that finds nothing of that (``_is_plain``)
 starts a task without it: nobody else can start one then, and it stores what runs before it looks whether the connection drains,
 as whoever drains does in the opposite order. The inbox, what was read and not yet looked at, last first, belongs to the leader.
@@ -46,6 +49,7 @@ from ..wire.messages import (
     CANCEL_TYPE,
     ERR,
     MISSING,
+    OK,
     PING,
     Progress,
     Reply,
@@ -62,6 +66,7 @@ from .options import ServerOptions
 from .paces import WORTH, Paces
 from .pipeline import INVALID_ARGUMENT, Answer, Pipeline
 from .progress import Report
+from .resume import SMALL, InHand, Line, Resume, Running, Written, is_same_identity
 from .stand_ins import StandIns
 from .watcher import Watcher
 
@@ -96,6 +101,7 @@ class Service(NamedTuple):
     emitter: Emitter
     logger: logging.Logger
     options: ServerOptions
+    resume: Optional[Resume]
 
 
 class _Worker:
@@ -152,7 +158,7 @@ class Connection:
         self.announced = channel.announced
         self._channel = channel
         self._service = service
-        pipeline, self._codec, self._watcher, _, self._paces, self._emitter, _, options = service
+        pipeline, self._codec, self._watcher, _, self._paces, self._emitter, _, options, _ = service
         self._answer = pipeline.answer if app is None else partial(pipeline.answer_within, app)
         self._state = threading.RLock()
         self._changed = threading.Condition(self._state)
@@ -161,6 +167,8 @@ class Connection:
         self._running: dict[_Worker, Key] = {}
         self._queue: deque[_Queued] = deque()
         self._queued_size = 0
+        self._line: Optional[Line] = None
+        self._written: deque[Written] = deque(maxlen=0)  # where there is no line: nobody will ask for it
         self._awaited = Awaited(app, self._overdue)
         self._waits_for_room = False
         self._inbox: list[Message] = []
@@ -254,18 +262,70 @@ class Connection:
         """How many tasks run, and how many requests are queued."""
         with self._state:
             running = tuple(self._running.items())  # a single step: the leader adds to it without the lock
-            queued, awaited = len(self._queue), len(self._awaited)
-        knows = self._service.pipeline.knows
-        return awaited + sum(knows(key[0]) and not worker.is_replying for worker, key in running), queued
+            queued, awaited = len(self._queue), [each.key for each in self._awaited]
+        knows, is_elsewhere = self._service.pipeline.knows, self._is_elsewhere
+        keys = [key for worker, key in running if knows(key[0]) and not worker.is_replying] + awaited
+        return sum(not is_elsewhere(key) for key in keys), queued
+
+    def _is_elsewhere(self, key: Key) -> bool:
+        """Whether a newer connection has adopted what runs for this one, and counts it."""
+        resume, line = self._service.resume, self._line
+        return resume is not None and line is not None and line.is_lost and line.is_adopted(resume.key_of(*key))
 
     def serve(self) -> None:
         """Read, run and reply until the connection has ended and the calling thread's own task is over."""
         try:
+            self._resume()
             self._emitter.emit("connection", self)
             while self._await_lead():
                 self._lead(self._home)
         finally:
             self._leave()
+
+    def _resume(self) -> None:
+        """Find what the client has left behind, if it can be known again."""
+        resume, client_id = self._service.resume, self.announced.client_id
+        if resume is None or client_id is None:
+            return
+        opened = None
+        while opened is None:
+            known = resume.known(client_id)
+            own = next((each for each in known if is_same_identity(each.identity, self.identity)), None)
+            opened = resume.opened(client_id, self.identity, [each for each in known if each is not own], own, self)
+        self._line, before = opened
+        self._written = self._line.written
+        if before is not None:
+            before.connection.retire()
+        with self._state:
+            self._look_locked()
+
+    def retire(self) -> None:
+        """The client has come on a newer connection: close this one, which has most likely been lost. Does not wait."""
+        self.close(CloseCode.NORMAL_CLOSURE, "the client has a newer connection")
+        self._lose()
+
+    def _lose(self) -> None:
+        """Nothing can be sent any more: start nothing, either, and leave what is in hand to the client's next connection."""
+        with self._changed:
+            self._draining = True
+            self._is_plain = False
+            self._queue.clear()
+            self._queued_size = 0
+            self._changed.notify_all()
+        resume, line = self._service.resume, self._line
+        if resume is not None and line is not None and not line.is_lost:
+            now = monotonic()
+            resume.lost(line, self._in_hand, now)
+            resume.arm(now)
+
+    def _in_hand(self) -> list[InHand]:
+        """What has begun. Takes no lock: nothing begins any more, and single steps tell."""
+        assert self._service.resume is not None
+        key_of = self._service.resume.key_of
+        running = [(key, worker.request, worker.is_replying) for worker, key in tuple(self._running.items())]
+        running += [(each.key, each.request, False) for each in tuple(self._awaited) if not each.is_adopted]
+        found = [InHand(key_of(*key), request, is_replying) for key, request, is_replying in running]
+        return [each for each in found if each.key is not None]
 
     def _leave(self) -> None:
         """Home goes, and the web server closes the descriptor: nobody may be using it any more."""
@@ -442,7 +502,8 @@ class Connection:
 
     def _look_locked(self) -> None:
         """See whether there is nothing to look at but what runs and what is queued."""
-        self._is_plain = not (self._draining or self._closing is not None or self._awaited)
+        has_past = self._line is not None and self._line.has_past
+        self._is_plain = not (self._draining or self._closing is not None or self._awaited or has_past)
 
     def _is_drained_locked(self) -> bool:
         return self._draining and not self._running and not self._awaited
@@ -462,7 +523,8 @@ class Connection:
             self._awaited.looks_at = float("inf")
             late = self._awaited.overdue_locked(monotonic())
         for awaiting in late:
-            awaiting.request.awaits.cancel()
+            if awaiting.request.awaits is not None:
+                awaiting.request.awaits.cancel()
         self._watch_deadlines()
 
     def _cancel(self, id: Any) -> None:
@@ -499,7 +561,8 @@ class Connection:
             self._running[me] = key
             if self._is_plain:
                 return True
-            self._next(me)  # nothing is queued, so nothing comes of it but the end of draining
+            return self._begins_late(me, key)
+        if self._line is not None and self._line.has_past and self._finds(self._line, key, request, size):
             return False
         with self._state:
             if self._draining or self._closing is not None:
@@ -515,6 +578,59 @@ class Connection:
             self._queue.append(_Queued(request, size, monotonic()))
             self._queued_size += size
             return False
+
+    def _begins_late(self, me: _Worker, key: Key) -> bool:
+        """Whether to run what was about to begin as the connection stopped: if whoever took stock has seen it."""
+        resume, line = self._service.resume, self._line
+        counted = None if resume is None or line is None else resume.key_of(*key)
+        if resume is not None and line is not None and counted is not None:
+            if resume.counts(line, counted, lambda: self._running.pop(me)):
+                return True
+            self._running[me] = key
+        self._next(me)  # nothing is queued, so nothing comes of it but the end of draining
+        return False
+
+    def _finds(self, line: Line, key: Key, request: Request, size: int) -> bool:
+        """Whether a request has begun on an earlier connection: its reply is sent now, or when it is there."""
+        resume = self._service.resume
+        counted = None if resume is None else resume.key_of(*key)
+        if resume is None or counted is None:
+            return False
+        found = resume.asked(line, counted, monotonic())
+        if isinstance(found, Running):
+            self._adopt(resume, line, counted, key, found.request or request, request.deadline)
+        elif found is not None:
+            self._emit_written(key, found)
+        with self._state:
+            self._look_locked()
+        return found is not None
+
+    def _adopt(
+        self, resume: Resume, line: Line, counted: Any, key: Key, request: Request, deadline: Optional[float]
+    ) -> None:
+        """Await what runs for an earlier connection."""
+        with self._state:
+            is_new = self._original_locked(key) is None
+            awaiting = Awaiting(key, request, 0, is_adopted=True)
+            if is_new:
+                self._awaited.add_locked(awaiting)
+        _extend(request, deadline)
+        request.connection = self
+        if is_new and not resume.owes(line, counted):
+            self._told(awaiting)  # it has ended meanwhile
+        elif request.awaits is not None and request.deadline is not None:
+            self._watch_deadlines()
+
+    def _emit_written(self, key: Key, text: bytes) -> None:
+        """Send a reply that was kept."""
+        if len(text) <= SMALL or self._line is None:
+            self._written.append((*key, text))
+        else:
+            self._line.note(Reply(OK, key[1], task=key[0]), text)
+        try:
+            self._channel.send(text)
+        except ChannelClosed:
+            self._lose()
 
     def _is_ping(self, request: Request) -> bool:
         """Whether it asks if the server is well, not if it is busy: it stands in no queue."""
@@ -543,16 +659,19 @@ class Connection:
         if key[1] is MISSING or key[1] is None:
             return None
         for each in self._queue:
-            if key[0] == each.request.type and self._is_same(key[1], each.request.id):
+            if self._is_copy(key, (each.request.type, each.request.id)):
                 return each.request
         # Whoever has a reply may use its id again, before the worker is done with it.
         for worker, other in self._running.items():
-            if key[0] == other[0] and not worker.is_replying and self._is_same(key[1], other[1]):
+            if not worker.is_replying and self._is_copy(key, other):
                 return worker.request
         for awaiting in self._awaited:
-            if key[0] == awaiting.key[0] and self._is_same(key[1], awaiting.key[1]):
+            if self._is_copy(key, awaiting.key):
                 return awaiting.request
         return None
+
+    def _is_copy(self, key: Key, other: Key) -> bool:
+        return key[0] == other[0] and self._is_same(key[1], other[1])
 
     def _is_same(self, id: Any, other: Any) -> bool:
         """Whether ids are equal in JSON, where 1 is not true, nor in lists and objects."""
@@ -585,11 +704,41 @@ class Connection:
     def _send(self, reply: Reply, text: bytes) -> None:
         if self._emitter.table:
             self._emitter.emit("reply", reply)
+        if reply.details is None and len(text) <= SMALL:
+            self._written.append((reply.task, reply.id, text))
+        elif self._line is not None:
+            self._line.note(reply, text)
         send = self._channel.send
         try:
             send(text)
         except ChannelClosed:
+            self._send_elsewhere(reply, text)
+
+    def _send_elsewhere(self, reply: Reply, text: bytes) -> None:
+        """This connection is lost: send a reply on the one on which the client has asked for it since, or keep it."""
+        self._lose()
+        resume, line, adopter = self._service.resume, self._line, None
+        if resume is not None and line is not None:
+            now = monotonic()
+            adopter = resume.finished(line, reply, text, now)
+            resume.arm(now)
+        if adopter is None or not adopter.connection.send_adopted(reply, text):
             self._emitter.emit("stale", reply)
+
+    def send_adopted(self, reply: Reply, text: bytes) -> bool:
+        """Send the reply to what ran for an earlier connection of the client; whether that was possible."""
+        try:
+            self._channel.send(text)
+            return True
+        except ChannelClosed:
+            self._lose()
+            return False
+        finally:
+            with self._state:
+                key = (reply.task or "", reply.id)
+                awaiting = [each for each in self._awaited if each.is_adopted and self._is_copy(key, each.key)]
+            for each in awaiting:
+                self._told(each)
 
     def _stuck(self, worker: _Worker) -> None:
         """The task of ``worker`` takes long: let the others go on, and remember its type for the next time."""
@@ -637,11 +786,11 @@ class Connection:
 
     def _end(self) -> None:
         """The connection is over; told once. What is queued is not run: its sender sends it again when it reconnects."""
+        self._lose()
         with self._changed:
             if self._ended:
                 return
             self._ended = True
-            self._queue.clear()
             self._changed.notify_all()
         if self._closing is not None:
             self._watcher.ended(self._closing)

@@ -22,7 +22,7 @@ from ..errors import printable
 from ..options import LONGEST
 from ..schema import Factory, function_of
 from ..version import __version__
-from ..wire.announcement import FEATURES
+from ..wire.announcement import features
 from ..wire.messages import ERR, INFO, PING, SCHEMA, STATS, Reply
 from .asyncapi import doc_of, document
 from .options import ServerOptions
@@ -185,7 +185,7 @@ class Introspection:
             **self._identity(),
             "version": self._options["version"],
             "library": f"oompa-python/{__version__}",
-            "features": list(FEATURES),
+            "features": list(features(self._options["resume_timeout"] is not None)),
             "metadata": dict(self._options["metadata"]),
             "tasks": [{"type": task, "doc": doc_of(factory)} for task, factory in dict(self._schema).items()],
         }

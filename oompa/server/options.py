@@ -169,6 +169,14 @@ class ServerOptions(ConnectionOptions, total=False):
         float, Option(10.0, seconds, "how long a peer may take to send its request; under gunicorn, gunicorn's affair")
     ]
     drain_timeout: Annotated[float, Option(30.0, seconds, "how long running tasks may take to finish on `close`")]
+    resume_timeout: Annotated[
+        Optional[float],
+        Option(
+            30.0,
+            seconds_or_none,
+            "how long a reply is kept for a client that has lost its connection, so that nothing runs twice; None: not at all",
+        ),
+    ]
     authenticate: Annotated[
         Optional[Authenticate],
         Option(

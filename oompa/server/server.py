@@ -31,6 +31,7 @@ from .last_resort import LastResort
 from .options import SERVER_OPTIONS, ServerOptions
 from .paces import Paces
 from .pipeline import Healthcheck, Middleware, Pipeline
+from .resume import resume_within
 from .stand_ins import StandIns
 from .stopping import Stop
 from .watcher import Watcher
@@ -84,7 +85,18 @@ class Server(Listenable):
             own=self._introspection.answers,
             count=self._introspection.count,
         )
-        self._service = Service(self._pipeline, codec, Watcher(), StandIns(), Paces(), self._emitter, _logger, self._options)
+        watcher = Watcher()
+        self._service = Service(
+            self._pipeline,
+            codec,
+            watcher,
+            StandIns(),
+            Paces(),
+            self._emitter,
+            _logger,
+            self._options,
+            resume_within(self._options["resume_timeout"], codec, watcher),
+        )
         self._admission = Admission(self._options["max_connections"], self._options["close_timeout"], _logger)
         self._reaper = self._new_reaper()
         self._embedded: Optional[EmbeddedServer] = None
@@ -357,7 +369,9 @@ class Server(Listenable):
             _logger.info("draining: %d connections, whose tasks have %g seconds", len(self.connections), limit)
             self._admission.drain(limit)
             watcher, stand_ins = self._service.watcher, self._service.stand_ins
-            self._service = self._service._replace(watcher=Watcher(), stand_ins=StandIns())
+            fresh = Watcher()
+            resume = resume_within(self._options["resume_timeout"], self._service.codec, fresh)
+            self._service = self._service._replace(watcher=fresh, stand_ins=StandIns(), resume=resume)
             watcher.close()
             stand_ins.close()
             if self._reaper is not None:

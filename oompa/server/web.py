@@ -165,7 +165,7 @@ def _upgrade(request: Request, site: Site) -> Response:
         return _busy("draining")
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
     visitor = Visitor(address, Headers(list(request.headers)), identity, read_announcement(request.headers.get), app)
-    headers = server_headers(options["max_message_size"], host.server_id())
+    headers = server_headers(options["max_message_size"], host.server_id(), options["resume_timeout"] is not None)
     subprotocol = chosen_subprotocol(environ, options["subprotocols"])
     if subprotocol is not None:
         headers["Sec-WebSocket-Protocol"] = subprotocol

@@ -21,8 +21,11 @@ CANCEL = "cancel"
 #: A long task may tell how far it is.
 PROGRESS = "progress"
 
+#: What runs, or has just run, is not run again for a client that comes back.
+RESUME = "resume"
+
 #: What this server understands beyond the original's wire.
-FEATURES = (META, CANCEL, PROGRESS)
+FEATURES = (META, CANCEL, PROGRESS, RESUME)
 
 #: base64url (:rfc:`4648#section-5`), and no longer than anybody needs to be unique.
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}=?=?")
@@ -49,10 +52,15 @@ class Announcement(NamedTuple):
     server_id: Optional[str] = None
 
 
-def server_headers(max_message_size: int, server_id: Optional[str] = None) -> dict[str, str]:
+def features(resumes: bool = True) -> tuple[str, ...]:
+    """What a server understands; ``resumes``: whether it keeps replies for who comes back."""
+    return FEATURES if resumes else tuple(each for each in FEATURES if each != RESUME)
+
+
+def server_headers(max_message_size: int, server_id: Optional[str] = None, resumes: bool = True) -> dict[str, str]:
     """What a server tells in its answer; with ``server_id`` which process it is."""
     told = {} if server_id is None else {SERVER_HEADER: server_id}
-    return {FEATURES_HEADER: ", ".join(FEATURES), LIMIT_HEADER: str(max_message_size), **told}
+    return {FEATURES_HEADER: ", ".join(features(resumes)), LIMIT_HEADER: str(max_message_size), **told}
 
 
 def client_headers(client_id: str, max_message_size: int) -> dict[str, str]:

@@ -401,7 +401,7 @@ def test_a_long_task_tells_how_far_it_is(explore, tab):
 
 @pytest.mark.parametrize("features", [("meta", "progress"), ("meta", "progress", "cancel")])
 def test_a_call_can_be_cancelled_where_the_server_says_so(explore, tab, monkeypatch, features):
-    monkeypatch.setattr(introspection, "FEATURES", features)
+    monkeypatch.setattr(introspection, "features", lambda resumes: features)
     schema, _, gates = shop()
     explore(schema, "SLOW")
     tab.click(SUBMIT)

@@ -934,7 +934,7 @@ def test_a_reply_tells_its_task_and_how_long_it_was_queued(serve, connect):
 
 def test_the_answer_to_an_upgrade_tells_what_the_server_understands_and_takes(serve):
     answer = upgrade_response(serve(max_message_size=5000))
-    assert answer.headers["oompa-features"] == "meta, cancel, progress"
+    assert answer.headers["oompa-features"] == "meta, cancel, progress, resume"
     assert answer.headers["oompa-max-message-size"] == "5000"
 
 
