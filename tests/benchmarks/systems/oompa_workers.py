@@ -13,7 +13,7 @@ from tests.benchmarks.systems.gunicorn_server import run_gunicorn
 WORKERS = "2"
 THREADS = "64"
 CONNECTIONS = 4
-STEPS = 30_000
+STEPS = 200_000
 
 
 def make_server() -> oompa.Server:
