@@ -44,9 +44,17 @@ class Endpoints:
         self._last = urls[start]
         return rotated(urls, start)
 
-    def elsewhere(self, process: Optional[str]) -> Optional[float]:
-        """In how many seconds to try again, though a server was met, for the process it has named; None: never, it will do."""
+    #: Whether the connection there is leads to one of several servers that is another connection's rather than this one's.
+    is_away = False
+
+    def elsewhere(self, url: object, process: Optional[str]) -> Optional[float]:
+        """In how many seconds to try again, though a server was met at a URL, which may have named its process; None: it will
+        do."""
         return None
+
+    def may_go(self) -> bool:
+        """Whether a connection that is away has done what it was opened for."""
+        return True
 
     def addresses(self, found: Sequence[T], family: Callable[[T], K]) -> list[T]:
         """The order of a name's addresses: their families in turn, and another one first at each attempt."""
@@ -54,13 +62,37 @@ class Endpoints:
 
 
 class HomeFirst(Endpoints):
-    """Of one among several clients, each of which has a URL that is its own: the first."""
+    """Of one among several clients, each of which has a URL that is its own: the first.
+
+    It goes to the others only with what is pending, and comes back when that is settled.
+
+    Args:
+        may_go: Whether it is not needed: nothing is pending, and what may come others can carry.
+    """
+
+    def __init__(self, may_go: Callable[[], bool]) -> None:
+        super().__init__()
+        self._may_go = may_go
+        self._home: object = None
 
     def urls(self, urls: Sequence[T]) -> list[T]:
-        """Begun at its own at every other attempt, for at the one between it was just lost there."""
+        """Its own alone where it is not needed; else all, begun at its own at every other attempt, for at the one between it
+        was just lost there."""
         self._attempts += 1
+        self._home, self.is_away = urls[0], False
+        if self._may_go():
+            return list(urls[:1])
         is_home = self._attempts % 2 == 0 or len(urls) < 2
         return rotated(urls, 0 if is_home else 1 + self._attempts // 2 % (len(urls) - 1))
+
+    def elsewhere(self, url: object, process: Optional[str]) -> Optional[float]:
+        """Never: it notes where it is."""
+        self.is_away = url != self._home
+        return None
+
+    def may_go(self) -> bool:
+        """Whether it is not needed."""
+        return self._may_go()
 
 
 def rotated(items: Sequence[T], start: int) -> list[T]:

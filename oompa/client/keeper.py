@@ -122,15 +122,15 @@ class Keeper(OwnedThread):
     def _connect(self) -> Channel:
         """A connection to a server that is to be stayed with."""
         while True:
-            channel = self._connect_once()
-            pause = self._endpoints.elsewhere(channel.announced.server_id)
+            address, channel = self._connect_once()
+            pause = self._endpoints.elsewhere(address, channel.announced.server_id)
             if pause is None:
                 return channel
             channel.close(CloseCode.GOING_AWAY)
             channel.release()
             self._owner.closing.wait(pause)
 
-    def _connect_once(self) -> Channel:
+    def _connect_once(self) -> tuple[Address, Channel]:
         options, headers, url = self._options, self._options["headers"], self._url
         given = headers() if callable(headers) else headers
         checked = check_headers({} if given is None else given)
@@ -149,7 +149,7 @@ class Keeper(OwnedThread):
             opening.abort()
         opened = opening.open()
         try:
-            return self._channel(opened)
+            return opened.address, self._channel(opened)
         except BaseException:  # a socket that was just reset takes no options everywhere; no memory
             opened.sock.close()
             raise

@@ -300,6 +300,11 @@ class Link:
         return channel is not None and channel.is_open
 
     @property
+    def is_ready(self) -> bool:
+        """Whether there is a connection, and new calls may go there: where there are several, each has its own."""
+        return self.is_connected and not self._endpoints.is_away
+
+    @property
     def state(self) -> str:
         """Whether the client is connected, or what it does instead, in a word or two."""
         if self.is_connected:
@@ -589,6 +594,8 @@ class Link:
         self._perform(effects, channel)
         if channel is None:
             return due
+        if self._endpoints.is_away and self._endpoints.may_go():
+            channel.close(CloseCode.NORMAL_CLOSURE, "it was opened for what is settled now")
         channel.check(now)
         return min(due, channel.check_due())
 

@@ -1,5 +1,6 @@
 """Several connections behind the methods of a client: to several servers, or to the processes of one."""
 
+from functools import partial
 from typing import Any, Callable, Optional, Sequence, Union
 
 from ..logs import get_logger
@@ -19,22 +20,21 @@ class Pool(Client):
     """A client that spreads its calls over several connections: what one process of a server cannot carry, several can.
 
     Each call goes to the connection with fewer calls pending of two that are drawn at random among those that are open, and
-    stays with it. A connection that is lost is opened again, to the next of several URLs at once, and what is pending on it is
-    sent again there, as after any reconnect: a server that goes away costs no call, though a task may run twice.
+    stays with it. A connection that is lost is opened again; where calls are pending on it, to the next of several URLs at
+    once, and they are sent again there, as after any reconnect: a server that goes away costs no call, though a task may run
+    twice. With its calls settled the connection waits for its own server again, and the others carry what comes.
 
     Which of several processes that listen on one port a connection comes to, the system draws. Where one has more than its
     share, the pool tries again, ten times in some seconds, since it cannot know how many there are; the connections that are
     there carry the calls meanwhile. A server with ``introspection=False`` does not tell its processes apart. Connections that
-    came together all the same part again when the server ends them, for which it has ``max_connection_age``; and one
-    whose own URL was away then comes home.
+    came together all the same part again when the server ends them, for which it has ``max_connection_age``.
 
     Everything else is as of a :class:`~oompa.client.client.Client`, with these differences: it is connected when one of its
     connections is; ``max_pending`` and ``tolerance`` hold for each of them; listeners hear of all, and as each has a callback
     thread of its own, may run at the same time as others.
 
     Args:
-        urls: A list of URLs: a connection to each, which begins there and goes to the others when it must. Or one URL, or a
-            callable that returns one, for ``size`` connections.
+        urls: A list of URLs, for a connection to each. Or one URL, or a callable that returns one, for ``size`` connections.
         methods: Methods to generate, as for ``Client``.
         size: How many connections there are to one URL.
         options: Those of ``Client``, for each connection.
@@ -58,15 +58,20 @@ class Pool(Client):
         super().__init__(urls, methods, **options)
 
     def _carrier(self, url: Url, settings: ClientOptions) -> Spread:
+        links: list[Link] = []
         shares = Shares(len(self._places))
-        links = [
-            Link(place, settings, self._emitter, _logger, HomeFirst() if isinstance(place, list) else Seat(shares))
-            for place in self._places
-        ]
+        for number, place in enumerate(self._places):
+            endpoints = HomeFirst(partial(_is_free, links, number)) if isinstance(place, list) else Seat(shares)
+            links.append(Link(place, settings, self._emitter, _logger, endpoints))
         return Spread(links, shown_of(url))
 
 
 Place = Union[str, Callable[[], Urls], list[str]]
+
+
+def _is_free(links: Sequence[Link], number: int) -> bool:
+    """Whether one of them has nothing pending, and others carry what may come."""
+    return not len(links[number]) and any(link.is_ready for link in (*links[:number], *links[number + 1 :]))
 
 
 def _places_of(urls: Any, size: Optional[int]) -> Sequence[Place]:

@@ -69,6 +69,6 @@ class Seat(Endpoints):
         self._shares.left(self)
         return super().urls(urls)
 
-    def elsewhere(self, process: Optional[str]) -> Optional[float]:
+    def elsewhere(self, url: object, process: Optional[str]) -> Optional[float]:
         """When to try again, though a connection was met, for the process it has come to; None: never, it is to stay."""
         return None if process is None else self._shares.elsewhere(self, process)

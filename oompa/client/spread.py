@@ -45,11 +45,18 @@ class Spread:
     def chosen(self) -> Link:
         """The link for the next call: where none is connected, one of those that may be soon."""
         one, other = _two_of(self._links, self._draw)
-        if not (one.is_connected and other.is_connected):
-            connected = [link for link in self._links if link.is_connected]
-            hopeful = connected or [link for link in self._links if not link.is_refused] or self._links
-            one, other = _two_of(hopeful, self._draw)
+        if not (one.is_ready and other.is_ready):
+            one, other = _two_of(self._hopeful(), self._draw)
         return one if len(one) <= len(other) else other
+
+    def _hopeful(self) -> Sequence[Link]:
+        """Those that are ready, or else will be soonest."""
+        return (
+            [link for link in self._links if link.is_ready]
+            or [link for link in self._links if link.is_connected]
+            or [link for link in self._links if not link.is_refused]
+            or self._links
+        )
 
     @property
     def is_connected(self) -> bool:
@@ -73,7 +80,9 @@ class Spread:
             waker = stack.enter_context(self._links[0].woken())
             for link in self._links[1:]:
                 stack.enter_context(link.woken(waker))
-            while not self._meets_connection(deadline):
+            while True:  # see turns of loops within a try
+                if self._meets_connection(deadline):
+                    return
                 doze(waker, deadline)
 
     def _meets_connection(self, deadline: float) -> bool:

@@ -52,10 +52,24 @@ def test_a_list_may_change_and_name_one_twice():
 
 
 def test_one_that_has_a_home_begins_there_but_not_right_after_it_was_there():
-    home = HomeFirst()
+    home = HomeFirst(lambda: False)
     assert [home.urls("abc") for _ in range(6)] == [list(urls) for urls in ("abc", "bca", "abc", "cab", "abc", "bca")]
-    alone = HomeFirst()
+    alone = HomeFirst(lambda: False)
     assert [alone.urls("a") for _ in range(3)] == [["a"]] * 3
+
+
+def test_one_that_is_not_needed_waits_for_its_home():
+    free = []
+    home = HomeFirst(lambda: bool(free))
+    assert home.urls("ab") == ["a", "b"] and not home.is_away
+    assert home.elsewhere("b", "process") is None
+    assert home.is_away and not home.may_go()
+    free.append(True)
+    assert home.may_go()
+    for _ in range(3):
+        assert home.urls("ab") == ["a"] and not home.is_away
+    home.elsewhere("a", "process")
+    assert not home.is_away
 
 
 @given(st.lists(st.text("46ab", min_size=1)), st.integers(0, 10**9))

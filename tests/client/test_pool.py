@@ -162,6 +162,25 @@ def test_what_is_pending_moves_with_its_connection_at_once(serve, pooled):
     going_on.set()
 
 
+def test_a_connection_whose_calls_another_server_has_settled_waits_for_its_own(serve, pooled):
+    going_on, arrived = threading.Event(), threading.Event()
+    a = serve({"NAME": lambda payload: arrived.set() or going_on.wait(CEILING) and "a"})
+    b, port = serve(named("b")), a.port
+    pool = all_connected(pooled((a, b), timeout=0.5, attempts=100, reconnect_interval=0.01))
+    call = pool._link._links[0].dispatch("NAME", None)
+    assert arrived.wait(CEILING)
+    closed = a.close(timeout=0)
+    assert call.result(CEILING) == "b"
+    going_on.set()
+    closed.result(CEILING)
+    wait_until(lambda: "1 of 2 connected" in repr(pool))
+    assert {pool.call("NAME", timeout=CEILING) for _ in range(20)} == {"b"}
+    back = serve(named("a"), port=port)
+    all_connected(pool)
+    assert (len(back.connections), len(b.connections)) == (1, 1)
+    assert {pool.call("NAME", timeout=CEILING) for _ in range(100)} == {"a", "b"}
+
+
 def test_servers_that_are_killed_under_load_cost_no_call(pooled):
     """Each is killed in turn, and comes back before the other one goes."""
     done = threading.Event()

@@ -15,7 +15,7 @@ def come(shares, size, processes):
         while True:
             seat.urls(["ws://h"])
             process = next(processes)
-            if seat.elsewhere(process) is None:
+            if seat.elsewhere("ws://h", process) is None:
                 break
             given_up += 1
         places.append(process)
@@ -42,23 +42,24 @@ def test_the_pauses_grow_with_what_was_in_vain_and_with_how_many_look_around():
     for size, pauses in ((2, list(PAUSES)), (4, [0.0, 0.0, 0.0, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0])):
         shares = Shares(size)
         for _ in range(size // 2):
-            assert Seat(shares).elsewhere("a") is None
+            assert Seat(shares).elsewhere("ws://h", "a") is None
         seats = itertools.cycle([Seat(shares) for _ in range(size // 2)])
-        assert [next(seats).elsewhere("a") for _ in PAUSES] == pauses
-        assert next(seats).elsewhere("a") is None
+        assert [next(seats).elsewhere("ws://h", "a") for _ in PAUSES] == pauses
+        assert next(seats).elsewhere("ws://h", "a") is None
 
 
 def test_what_was_lost_counts_no_more():
     shares = Shares(2)
     one, other = Seat(shares), Seat(shares)
-    assert one.elsewhere("a") is None and other.elsewhere("a") == 0.0
+    assert one.elsewhere("ws://h", "a") is None and other.elsewhere("ws://h", "a") == 0.0
     one.urls(["ws://h"])
-    assert other.elsewhere("a") is None and one.elsewhere("a") == 0.0 and one.elsewhere("b") is None
+    assert other.elsewhere("ws://h", "a") is None
+    assert one.elsewhere("ws://h", "a") == 0.0 and one.elsewhere("ws://h", "b") is None
 
 
 def test_a_server_that_does_not_tell_is_taken_as_it_is():
     shares = Shares(2)
-    assert Seat(shares).elsewhere(None) is Seat(shares).elsewhere(None) is None
+    assert Seat(shares).elsewhere("ws://h", None) is Seat(shares).elsewhere("ws://h", None) is None
 
 
 @given(st.integers(1, 6), st.integers(1, 12), st.randoms(use_true_random=False))

@@ -11,10 +11,11 @@ from oompa.errors import ConnectionLost
 class Noted:
     """Stands for a link."""
 
-    def __init__(self, name, pending=0, is_connected=True, is_refused=False, notes=None):
+    def __init__(self, name, pending=0, is_connected=True, is_refused=False, is_ready=None, notes=None):
         self.name = name
         self.pending = pending
         self.is_connected = is_connected
+        self.is_ready = is_connected if is_ready is None else is_ready
         self.is_refused = is_refused
         self.notes = [] if notes is None else notes
 
@@ -74,6 +75,13 @@ def test_every_two_are_drawn():
 def test_one_that_is_connected_goes_before_any_that_is_not(pending):
     links = [Noted("a", is_connected=False), Noted("b", pending), Noted("c", is_connected=False)]
     assert {Spread(links, "").chosen().name for _ in range(50)} == {"b"}
+
+
+def test_one_that_is_away_from_home_is_chosen_only_where_all_are_that_are_connected():
+    away, home = Noted("away", is_ready=False), Noted("home", 5)
+    unconnected = Noted("unconnected", is_connected=False)
+    assert {Spread([away, home, unconnected], "").chosen().name for _ in range(50)} == {"home"}
+    assert {Spread([away, unconnected], "").chosen().name for _ in range(50)} == {"away"}
 
 
 def test_where_none_is_connected_one_that_was_refused_comes_last():
