@@ -10,7 +10,7 @@ import needs
 import pytest
 from conftest import CALCULATOR, CEILING, wait_until
 
-from oompa import Client, ConnectionLost, RemoteError, Schema, Server, TaskError, current_request
+from oompa import Client, ConnectionLost, Pool, RemoteError, Schema, Server, TaskError, current_request
 
 needs.package("opentelemetry.sdk")
 
@@ -202,6 +202,28 @@ def test_whatever_a_peer_writes_there_begins_a_trace(serve, connect, traces, met
     traces.instrumented(server)
     assert connect(server).call("ADD", {"x": 1, "y": 6}, meta=meta) == 7
     assert traces.spans(1)["ADD", SpanKind.SERVER].parent is None
+
+
+def test_calls_of_a_pool_have_spans(serve, traces):
+    server = serve(CALCULATOR)
+    with Pool([f"ws://127.0.0.1:{server.port}"] * 2) as pool:
+        traces.instrumented(server, pool)
+        pool.call("ADD", {"x": 1, "y": 6})
+    spans = traces.spans(2)
+    assert is_child(spans["ADD", SpanKind.SERVER], spans["ADD", SpanKind.CLIENT])
+
+
+def test_a_task_that_is_a_future_is_a_span_until_it_is_settled(serve, connect, traces):
+    future = Future()
+    server = serve({"WAIT": lambda payload: future})
+    traces.instrumented(server)
+    call = connect(server).dispatch("WAIT")
+    wait_until(lambda: server.stats()["running"] == 1)
+    assert traces.exporter.get_finished_spans() == ()
+    future.set_exception(KeyError("x"))
+    with pytest.raises(RemoteError):
+        call.result(CEILING)
+    assert traces.spans(1)["WAIT", SpanKind.SERVER].attributes["error.type"] == "KeyError"
 
 
 def test_a_future_of_somebody_elses_is_a_call_too(serve, connect, traces):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -18,7 +19,7 @@ from deployed import deployed, get
 from ports import reserved_port
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
-from oompa import Client, RemoteError, Server, TaskError
+from oompa import Client, Pool, RemoteError, Server, TaskError
 from oompa.prometheus import instrument
 
 SERVER, CLIENT = "rpc_server_call_duration_seconds", "rpc_client_call_duration_seconds"
@@ -148,6 +149,29 @@ def test_reconnects_count(serve, connect, registry):
     wait_until(lambda: registry.get_sample_value("oompa_client_reconnects_total") == 1)
 
 
+def test_a_pool_counts_as_a_client(serve, registry):
+    server = serve(SCHEMA)
+    with Pool(f"ws://127.0.0.1:{server.port}", size=2, reconnect_interval=0.01) as pool:
+        instrument(pool, registry)
+        pool.call("ECHO")
+        wait_until(lambda: counts(registry, CLIENT) == {("ECHO", "ok"): 1})
+        wait_until(lambda: len(server.connections) == 2)
+        server.disconnect()
+        wait_until(lambda: registry.get_sample_value("oompa_client_reconnects_total") == 2)
+
+
+def test_a_task_that_is_a_future_counts_when_it_is_settled(serve, connect, registry):
+    future = Future()
+    server = serve({"WAIT": lambda payload: future})
+    instrument(server, registry)
+    call = connect(server).dispatch("WAIT")
+    wait_until(lambda: registry.get_sample_value("oompa_server_running") == 1)
+    assert counts(registry, SERVER) == {}
+    future.set_result(1)
+    assert call.result(CEILING) == 1
+    assert counts(registry, SERVER) == {("WAIT", "ok"): 1}
+
+
 def test_servers_in_one_registry_add_up_and_those_that_have_gone_do_not(serve, connect, registry):
     first, second = serve(SCHEMA), serve(SCHEMA)
     for server in (first, second):
@@ -232,11 +256,13 @@ def metric(port, name):
 
 
 @pytest.mark.long
-def test_workers_add_up_and_those_that_have_ended_are_forgotten(tmp_path):
+@pytest.mark.parametrize("more", [(), ("--preload",)], ids=["", "preloaded"])
+def test_workers_add_up_and_those_that_have_ended_are_forgotten(tmp_path, more):
     (tmp_path / "application.py").write_text(APPLICATION)
     (tmp_path / "files").mkdir()
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "files"), "PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
-    command = ("-m", "gunicorn", "-c", "python:oompa.gunicorn", "-w", "2", "-b", "127.0.0.1:{port}", "application:server")
+    place = ("-b", "127.0.0.1:{port}")
+    command = ("-m", "gunicorn", "-c", "python:oompa.gunicorn", "-w", "2", *place, *more, "application:server")
     count = 'rpc_server_call_duration_seconds_count{rpc_method="PID",rpc_response_status_code="ok"}'
     clients = []
     with deployed(*command, **environment) as server:
