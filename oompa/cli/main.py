@@ -114,7 +114,7 @@ def _run(arguments: "list[str]", output: Output) -> int:
         output.error(_remote(error), "task", FAILED, value=error.error)
         return FAILED
     except (ConnectionLost, ClientClosed) as error:
-        output.error(str(error), "connection", NO_CONNECTION)
+        output.error(_lost(error), "connection", NO_CONNECTION)
         return NO_CONNECTION
     except RequestTimeout as error:
         output.error(f"{error}; --timeout gives it longer", "timeout", TIMED_OUT)
@@ -133,6 +133,11 @@ def _run(arguments: "list[str]", output: Output) -> int:
 
 def _manual() -> str:
     return oompa.get_help(click.Context(oompa, info_name="oompa", **oompa.context_settings))
+
+
+def _lost(error: OompaError) -> str:
+    """Why there is no connection, with remedies of the command instead of the library's."""
+    return str(error).replace("ssl=ssl.create_default_context(cafile=...)", "--cacert FILE")
 
 
 def _remote(error: RemoteError) -> str:

@@ -111,6 +111,8 @@ def _found(target: str) -> Any:
     module_name, colon, name = target.partition(":")
     if module_name.endswith(".py") or "/" in module_name:
         raise click.UsageError(f"{target!r} is a file; write it as a module: {_as_module(module_name)}{colon}{name}")
+    if not module_name:
+        raise click.UsageError(f"{target!r} names no module: write MODULE or MODULE:SERVER, such as calculator:server")
     module = _imported(module_name)
     found = module
     for each in name.split(".") if name else ():

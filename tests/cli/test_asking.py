@@ -2,6 +2,7 @@
 
 import io
 import json
+import ssl
 import sys
 import threading
 
@@ -163,6 +164,22 @@ def test_a_type_that_is_not_there_is_told_with_what_lists_them(oompa, url):
 def test_a_request_that_is_too_large_is_a_sentence(oompa, serve):
     code, out, err = oompa("call", f"ws://127.0.0.1:{serve(max_message_size=1000).port}", "ECHO", json.dumps("x" * 1000))
     assert (code, out) == (2, "") and "exceeds the max_message_size of 1000 of the server" in err and err.count("\n") == 1
+
+
+def test_an_authority_that_is_not_trusted_is_told_with_the_option_that_trusts_it(oompa, tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    server = Server({})
+    server.listen(0, ssl=context).result(CEILING)
+    try:
+        url = f"wss://localhost:{server.port}"
+        code, out, err = oompa("ping", url)
+        assert (code, out) == (3, "") and "give --cacert FILE" in err and "ssl=" not in err
+        assert oompa("ping", url, "--cacert", str(tmp_path / "ca.pem"))[:2] == (0, "true\n")
+    finally:
+        server.close().result(CEILING)
 
 
 def test_a_key_with_a_password_is_not_asked_for(oompa, tmp_path):

@@ -56,6 +56,7 @@ def test_servers_schemas_and_mappings_are_served(module, target, tasks):
         (MODULE, "{}:number", "must be a Server, a Schema or a mapping of types to functions, not a int"),
         (MODULE, "{}:wrong", "cannot be served: the factory of 'ECHO' must be callable, not 3"),
         (MODULE, "./{}.py:server", "is a file; write it as a module: "),
+        (MODULE, ":server", "':server' names no module: write MODULE or MODULE:SERVER, such as calculator:server"),
         (MODULE, "no_such_module", "there is no module 'no_such_module', neither here nor installed; is this its folder?"),
         ("x = 1", "{}", "has neither 'server' nor 'schema'; name what to serve"),
         ("import no_such_module", "{}", "py:1: No module named 'no_such_module'"),
