@@ -77,7 +77,7 @@ def test_a_strict_type_checker_understands_decorators_and_generated_methods(tmp_
 APPLICATION = '''
 # pyright: strict
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, as_completed, wait
 from typing import Any
 
 import pytest
@@ -131,6 +131,8 @@ def test_add(client: Client) -> None:
     assert_type(client, Client)
     assert_type(client.dispatch("ADD", {"x": 1}), Call)
     assert_type(client.add({"x": 1}), Call)
+    calls = [client.add({"x": n}) for n in range(3)]
+    assert len(wait(calls).done) == sum(1 for _ in as_completed(calls))
     try:
         client.call("ADD", {"x": 1}, timeout=1.0)
     except RemoteError as error:

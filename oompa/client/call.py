@@ -66,7 +66,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-class Call(Future):  # type: ignore[type-arg]
+class Call(Future[Any]):
     """A request that was dispatched.
 
     Attributes:
@@ -252,8 +252,7 @@ class Call(Future):  # type: ignore[type-arg]
             if is_held:
                 lock.release()
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
+    def _get_condition(self) -> threading.Condition:
         """The condition variable that concurrent.futures knows, and what it guards. Nobody waits for its notification.
 
         Raises ClientClosed in a fork, while the call is pending.
@@ -267,6 +266,9 @@ class Call(Future):  # type: ignore[type-arg]
                     self._lock = threading.RLock()
                     self._made = threading.Condition(self._lock)
         return self._made
+
+    # By its type an attribute: what takes Futures, such as ``as_completed``, is annotated with one that can be set.
+    _condition: threading.Condition = property(_get_condition)  # type: ignore[assignment]
 
     def disown(self) -> None:
         """This process is a fork: those who wait, and their locks, are the parent's."""
