@@ -9,7 +9,7 @@ import time
 import chaos_options
 import pytest
 
-from oompa import Client, Server
+from oompa import Client, Server, testing
 from oompa.client.options import CLIENT_OPTIONS
 from oompa.server.options import SERVER_OPTIONS
 
@@ -116,14 +116,20 @@ def serve():
         closing.result(CEILING)
 
 
+def url_of(server):
+    """Where a server listens, for what concerns its port, or a client that is not let in at once."""
+    return f"ws://127.0.0.1:{server.port}"
+
+
 @pytest.fixture
 def connect():
-    """Make clients: ``connect(server_or_urls, methods, **options)``; closed after the test."""
+    """Make clients: ``connect(server_or_urls, methods, **options)``; closed after the test. To a server they are joined by a
+    pair of sockets, to a URL as it says."""
     clients = []
 
     def make(server, methods=None, **options):
-        url = f"ws://127.0.0.1:{server.port}" if isinstance(server, Server) else server
-        client = Client(url, methods, **options)
+        join = testing.connect if isinstance(server, Server) else Client
+        client = join(server, methods, **options)
         clients.append(client)
         return client
 

@@ -12,7 +12,7 @@ import sys
 import threading
 
 import pytest
-from conftest import CALCULATOR, CEILING, wait_until
+from conftest import CALCULATOR, CEILING, url_of, wait_until
 from ports import reserved_port
 from raw_peer import TEXT, RawPeer, close_frame, frame, upgrade
 
@@ -206,7 +206,7 @@ def test_everything_can_be_had_from_two_loggers():
 
 def test_client_logs_a_line_for_each_lost_connection(serve, connect, records):
     server = serve()
-    client = connect(server, reconnect_interval=0.02)
+    client = connect(url_of(server), reconnect_interval=0.02)
     for count in (1, 2, 3):
         assert client.call("ADD", {"x": 1, "y": count}) == 1 + count
         server.disconnect()
@@ -227,7 +227,7 @@ def test_closing_a_client_logs_nothing(serve, connect, records):
 def test_client_logs_a_line_at_info_for_each_connection_made(serve, connect, records):
     """Case 48."""
     server = serve()
-    client = connect(server, reconnect_interval=0.02)
+    client = connect(url_of(server), reconnect_interval=0.02)
     assert client.call("ADD", {"x": 1, "y": 1}) == 2
     server.disconnect()
     wait_until(lambda: len([record for record in records("oompa.client") if record.levelno == logging.INFO]) == 2)
@@ -386,7 +386,7 @@ def test_handler_that_raises_leaves_one_traceback(serve, connect, records):
     def fail(payload):
         raise LookupError("nothing there")
 
-    client = connect(serve({"FAIL": fail}))
+    client = connect(url_of(serve({"FAIL": fail})))
     with pytest.raises(RemoteError):
         client.call("FAIL")
     (record,) = records("oompa.server", logging.WARNING)

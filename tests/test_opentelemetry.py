@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future
 import flask
 import needs
 import pytest
-from conftest import CALCULATOR, CEILING, wait_until
+from conftest import CALCULATOR, CEILING, url_of, wait_until
 
 from oompa import Client, ConnectionLost, Pool, RemoteError, Schema, Server, TaskError, current_request
 
@@ -83,7 +83,7 @@ def test_browser_view_client_server_and_task_are_one_trace(serve, connect, trace
 
 def test_spans_have_the_attributes_of_the_conventions(serve, connect, traces):
     server = serve(CALCULATOR)
-    client = connect(server)
+    client = connect(url_of(server))
     traces.instrumented(server, client)
     client.call("ADD", {"x": 1, "y": 6})
     spans = traces.spans(2)

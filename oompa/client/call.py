@@ -17,7 +17,7 @@ import os
 import threading
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from typing import Any, Callable, Optional, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, TypeVar
 
 from ..callables import checked
 from ..threads import is_main
@@ -267,8 +267,10 @@ class Call(Future[Any]):
                     self._made = threading.Condition(self._lock)
         return self._made
 
-    # By its type an attribute: what takes Futures, such as ``as_completed``, is annotated with one that can be set.
-    _condition: threading.Condition = property(_get_condition)  # type: ignore[assignment]
+    if TYPE_CHECKING:  # what takes Futures, such as ``as_completed``, is annotated with an attribute that can be set
+        _condition: threading.Condition
+    else:
+        _condition = property(_get_condition)
 
     def disown(self) -> None:
         """This process is a fork: those who wait, and their locks, are the parent's."""

@@ -502,7 +502,7 @@ class Link:
     @property
     def is_left_open(self) -> bool:
         """Whether it was started and nobody has closed it, even if the garbage collection has."""
-        return self._keeper is not None and (self._refusal is None or self._abandoned)
+        return self._keeper is not None and self._keeper.is_started and (self._refusal is None or self._abandoned)
 
     def disown(self) -> None:
         """This process is a fork: the connection, the locks and the threads are the parent's, and so are the ids."""

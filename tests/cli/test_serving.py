@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from conftest import CEILING
+from conftest import CEILING, url_of
 from deployed import deployed
 
 from oompa import Client, Server
@@ -136,7 +136,7 @@ def test_an_object_a_call_is_shown_to_programs(module, capsys, connect):
     server = load(module(), verbose=True, as_json=True)
     server.listen(0).result(CEILING)
     try:
-        client = connect(server)
+        client = connect(url_of(server))
         call = client.dispatch("ADD", {"x": 1, "y": 6})
         call.result(CEILING)
         client.dispatch("ADD", {"x": 1}).exception(CEILING)
@@ -157,7 +157,7 @@ def test_a_line_a_call_is_shown(module, capsys, connect):
     server = load(module(), verbose=True)
     server.listen(0).result(CEILING)
     try:
-        client = connect(server)
+        client = connect(url_of(server))
         call = client.dispatch("ADD", {"x": 1, "y": 6})
         call.result(CEILING)
         client.dispatch("ADD", {"x": 1}).exception(CEILING)

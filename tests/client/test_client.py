@@ -17,7 +17,7 @@ import time
 import weakref
 
 import pytest
-from conftest import CALCULATOR, CEILING, wait_until
+from conftest import CALCULATOR, CEILING, url_of, wait_until
 from ports import reserved_port
 from reliability.fake_server import FakeServer
 
@@ -467,9 +467,9 @@ def test_refused_handshake_fails_what_is_pending_and_tells_the_status(serve, con
 
 def test_full_server_is_tried_again(serve, connect):
     server = serve(max_connections=1)
-    first = connect(server)
+    first = connect(url_of(server))
     assert first.call("ECHO", 1) == 1
-    second = connect(server, reconnect_interval=0.05)
+    second = connect(url_of(server), reconnect_interval=0.05)
     call = second.dispatch("ECHO", 2)
     with pytest.raises(concurrent.futures.TimeoutError):
         call.result(0.15)

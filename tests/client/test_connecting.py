@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from conftest import CEILING, wait_until
+from conftest import CEILING, url_of, wait_until
 from ports import reserved_port
 from test_tls import Listener, pki
 from upgrades import SOON, Answers, answer
@@ -141,7 +141,7 @@ def test_a_path_without_its_last_slash_is_told_by_the_server_itself(serve, conne
 
 def test_a_server_whose_authenticate_raises_is_told_with_where_to_look(serve, connect):
     """Case 48."""
-    client = connect(serve(authenticate=lambda request: 1 / 0), **SOON)
+    client = connect(url_of(serve(authenticate=lambda request: 1 / 0)), **SOON)
     assert "status 500 Internal Server Error (its log tells why)" in str(reason_of(client))
 
 
@@ -173,7 +173,7 @@ def test_an_answer_that_may_pass_fails_nobody(connect, status):
 def test_the_refusal_no_longer_stands_once_there_is_a_connection(serve, connect):
     """Case 49."""
     allowed = threading.Event()
-    client = connect(serve(authenticate=lambda request: allowed.is_set()), **SOON)
+    client = connect(url_of(serve(authenticate=lambda request: allowed.is_set())), **SOON)
     with pytest.raises(ConnectionLost):
         client.call("ECHO", timeout=CEILING)
     allowed.set()

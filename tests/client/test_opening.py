@@ -17,7 +17,7 @@ import time
 
 import pytest
 import websocket
-from conftest import CALCULATOR, CEILING, wait_until
+from conftest import CALCULATOR, CEILING, url_of, wait_until
 from ports import reserved_port
 from reliability.fake_server import FakeServer
 from test_proxies import HttpProxy
@@ -491,7 +491,7 @@ def socks():
 
 def test_a_connection_through_a_socks_proxy_carries_calls(serve, connect, socks):
     server = serve()
-    client = connect(server, proxy=f"socks5h://127.0.0.1:{socks.port}")
+    client = connect(url_of(server), proxy=f"socks5h://127.0.0.1:{socks.port}")
     assert client.call("ADD", {"x": 1, "y": 6}, timeout=CEILING) == 7
     assert socks.asked == [(b"\x7f\x00\x00\x01", server.port)]
     client.close()

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from conftest import CEILING, wait_until
+from conftest import CEILING, url_of, wait_until
 from test_tls import YESTERDAY, Events, Listener, gunicorn, pki
 
 from oompa import ConnectionLost, RequestTimeout
@@ -82,7 +82,7 @@ def test_callable_for_headers_that_takes_long_does_not_hold_up_deadlines_or_clos
         released.wait(CEILING)
         return {}
 
-    client = connect(greeted, headers=headers)
+    client = connect(url_of(greeted), headers=headers)
     assert asked.wait(CEILING)
     started = time.monotonic()
     with pytest.raises(RequestTimeout):
@@ -270,7 +270,7 @@ def test_certificate_fault_behind_a_proxy_waits_the_longer_interval(pki, connect
 
 def test_proxy_that_says_nothing_falls_under_the_connect_timeout(serve, connect):
     with HttpProxy(is_silent=True) as proxy:
-        client = connect(serve(), proxy=proxy.url(), connect_timeout=0.3, reconnect_interval=0.05, no_server=True)
+        client = connect(url_of(serve()), proxy=proxy.url(), connect_timeout=0.3, reconnect_interval=0.05, no_server=True)
         events = Events(client)
         client.start()
         wait_until(lambda: len(events.errors) >= 2)
@@ -298,7 +298,7 @@ def test_connecting_through_a_proxy_has_one_deadline_for_everything(connect):
 
 def test_close_does_not_wait_for_a_proxy_that_says_nothing(serve, connect):
     with HttpProxy(is_silent=True) as proxy:
-        client = connect(serve(), proxy=proxy.url())
+        client = connect(url_of(serve()), proxy=proxy.url())
         wait_until(lambda: proxy.targets)
         before = time.monotonic()
         client.close()
@@ -309,7 +309,7 @@ def test_proxy_is_used_whatever_the_environment_says(serve, connect, monkeypatch
     monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
     monkeypatch.setenv("NO_PROXY", "*")
     with HttpProxy() as proxy:
-        client = connect(serve(), proxy=proxy.url())
+        client = connect(url_of(serve()), proxy=proxy.url())
         assert client.call("ADD", {"x": 1, "y": 6}) == 7
         assert proxy.targets
         client.close()

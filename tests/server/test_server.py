@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 import flask
 import pytest
-from conftest import CALCULATOR, CEILING, wait_until
+from conftest import CALCULATOR, CEILING, url_of, wait_until
 from raw_peer import BINARY, PING, PONG, TEXT, RawPeer, close_frame, frame, upgrade
 
 from oompa import Connection, HealthcheckFailed, RemoteError, Schema, Server, TaskError, current_request
@@ -272,7 +272,7 @@ def test_connection_and_terminated_are_told_once_each(serve, connect):
     connected, terminated = [], []
     over = threading.Event()
     server.on("connection", connected.append).on("terminated", terminated.append).on("terminated", lambda _: over.set())
-    client = connect(server)
+    client = connect(url_of(server))
     client.call("ADD", {"x": 1, "y": 1})
     assert server.connections == connected
     assert connected[0].is_open and connected[0].remote_address[0] == "127.0.0.1"
