@@ -13,6 +13,7 @@ Threads: gunicorn runs the hooks on the main thread of a process, ``post_request
 
 import os
 import socket
+from contextlib import suppress
 from importlib.util import find_spec
 from math import inf
 from mmap import mmap
@@ -93,8 +94,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._drop(conn)
 
     def _look_at(self, heads: Heads) -> None:
-        for conn, is_good in heads.arrived():
-            if is_good:
+        for conn, is_there in heads.arrived():
+            if is_there:
                 conn.data_ready = True
                 super().enqueue_req(conn)
             else:
@@ -146,7 +147,5 @@ def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:
     if resp is None or not resp.should_close() or not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1."):
         return
     if environ.get("CONTENT_LENGTH", "0") in ("", "0") and "HTTP_TRANSFER_ENCODING" not in environ:
-        try:
+        with suppress(OSError):  # the peer was faster
             environ["gunicorn.socket"].shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the peer was faster

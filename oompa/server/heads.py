@@ -6,6 +6,7 @@ for as long as they lie there.
 
 import select
 import socket
+from contextlib import suppress
 from typing import Any, Iterator, NamedTuple
 
 #: Bytes a head may have.
@@ -13,6 +14,15 @@ HEAD_LIMIT = 65536
 
 #: Whether requests can be waited for here.
 is_possible = hasattr(select, "epoll")
+
+#: The peer sends nothing more, or is gone.
+_END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR if is_possible else 0
+
+
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+#: How often a socket is read from before others have their turn.
+_READS = 64
 
 
 class _Waiting(NamedTuple):
@@ -44,6 +54,19 @@ def is_there(sock: socket.socket) -> bool:
     return False
 
 
+def _drain(sock: socket.socket) -> bool:
+    """Read away what there is; returns whether more may come."""
+    try:
+        for _ in range(_READS):
+            if not sock.recv(HEAD_LIMIT, socket.MSG_DONTWAIT):
+                return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 class Heads:
     """Connections whose request is not there yet.
 
@@ -55,6 +78,7 @@ class Heads:
         self._timeout = timeout
         self._epoll = select.epoll()
         self._waiting: dict[int, _Waiting] = {}  # in the order of their deadlines
+        self._refused: set[int] = set()
 
     def fileno(self) -> int:
         """The descriptor that is readable when ``arrived`` has something to look at."""
@@ -66,15 +90,30 @@ class Heads:
         self._epoll.register(sock, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
 
     def arrived(self) -> Iterator[tuple[Any, bool]]:
-        """The connections whose request has come, and whether it can be read: not one that is too long."""
-        for descriptor, _ in self._epoll.poll(0):
+        """The connections that need not wait any more, each with whether there is something to read: a request, or its end. The
+        others had more to say than a head may have; they have been refused."""
+        for descriptor, events in self._epoll.poll(0):
             waiting = self._waiting.get(descriptor)
+            if waiting is None:
+                continue
+            is_over = bool(events & _END)
+            if descriptor in self._refused:
+                if not _drain(waiting.sock) or is_over:
+                    yield self._take(descriptor), False
+                continue
             try:
-                is_over, is_good = waiting is not None and is_there(waiting.sock), True
+                if is_over or is_there(waiting.sock):
+                    yield self._take(descriptor), True
             except TooLong:
-                is_over, is_good = True, False
-            if is_over:
-                yield self._take(descriptor), is_good
+                self._refuse(descriptor, waiting.sock)
+
+    def _refuse(self, descriptor: int, sock: socket.socket) -> None:
+        """Answer a request that is too long. What comes meanwhile is read away, or a reset would overtake the answer."""
+        self._refused.add(descriptor)
+        with suppress(OSError):
+            sock.send(_TOO_LONG, socket.MSG_DONTWAIT)
+            sock.shutdown(socket.SHUT_WR)
+        _drain(sock)
 
     def overdue(self, now: float) -> Iterator[Any]:
         """The connections whose time is over."""
@@ -91,4 +130,5 @@ class Heads:
 
     def _take(self, descriptor: int) -> Any:
         self._epoll.unregister(descriptor)
+        self._refused.discard(descriptor)
         return self._waiting.pop(descriptor).connection

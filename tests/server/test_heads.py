@@ -73,11 +73,26 @@ def test_what_is_there_before_it_is_waited_for_comes_at_once(pairs, waiting):
     assert list(waiting.arrived()) == [("one", True)]
 
 
-def test_who_sends_too_much_is_told_apart(pairs, waiting):
+def test_who_sends_too_much_is_refused_and_heard_out(pairs, waiting):
     ours, peer = pairs()
     waiting.wait("one", ours, 0.0)
     peer.sendall(b"x" * HEAD_LIMIT)
+    assert list(waiting.arrived()) == []
+    assert peer.recv(1000).startswith(b"HTTP/1.1 431 ") and peer.recv(1000) == b""
+    peer.sendall(b"x" * HEAD_LIMIT)
+    assert list(waiting.arrived()) == []
+    peer.close()
     assert list(waiting.arrived()) == [("one", False)]
+
+
+@pytest.mark.parametrize("how", ["shutdown", "close"])
+def test_who_leaves_in_the_middle_is_not_waited_for(pairs, waiting, how):
+    ours, peer = pairs()
+    peer.sendall(REQUEST[:10])
+    waiting.wait("one", ours, 0.0)
+    assert list(waiting.arrived()) == []
+    peer.shutdown(socket.SHUT_WR) if how == "shutdown" else peer.close()
+    assert list(waiting.arrived()) == [("one", True)]
 
 
 def test_those_whose_time_is_over_go_in_order(pairs, waiting):
