@@ -500,6 +500,16 @@ def test_gunicorn_refuses_what_cannot_work(arguments):
     assert "Traceback" not in shown.stderr
 
 
+def test_the_sync_worker_refuses_and_names_the_remedy(tmp_path):
+    log = tmp_path / "error.log"
+    fixed = ("-b", "127.0.0.1:{port}", "-k", "sync", "--error-logfile", str(log), *NO_CONTROL_SOCKET)
+    with deployed("-m", "gunicorn", *fixed, "examples.calculator:server") as server, RawPeer(server.port) as peer:
+        peer.send(upgrade(server.port))
+        answer = peer.response()
+        assert (answer.status, answer.body) == (501, web.NO_THREADS.encode())
+        assert "gunicorn --threads 4" in web.NO_THREADS and web.NO_THREADS in log.read_text()
+
+
 # The log.
 
 CONFIGURED = ("-m", "gunicorn", "-c", "python:oompa.gunicorn", "-b", "127.0.0.1:{port}")

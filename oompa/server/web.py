@@ -37,6 +37,9 @@ DISCONNECT_PATH = "/disconnect"
 #: A key of the WSGI environ: what stands for ``authenticate``. No header can set it: those begin with ``HTTP_``.
 AUTHENTICATE = "oompa.authenticate"
 
+#: What gunicorn's sync worker is told, which does one thing at a time.
+NO_THREADS = "a WebSocket needs a web server with threads: gunicorn --threads 4, or -k gevent, not -k sync"
+
 #: Seconds after which a refused client may try again.
 RETRY_AFTER = 1
 
@@ -159,8 +162,8 @@ def _upgrade(request: Request, site: Site) -> Response:
         logger.warning("handshake of %s refused: authenticate answered %s", request.remote_addr, aborted.code)
         raise
     if not environ.get("wsgi.multithread", True):
-        logger.error("a WebSocket needs a web server with threads, such as gunicorn --threads 64")
-        return _text("this web server has no threads", 501)
+        logger.error("handshake of %s refused: %s", request.remote_addr, NO_THREADS)
+        return _text(NO_THREADS, 501)
     if host.is_draining():
         return _busy("draining")
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
