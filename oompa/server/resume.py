@@ -4,8 +4,8 @@ Pure, but for a lock.
 
 A client is known by its ``Oompa-Client`` *and* its identity, and has a *line* for each connection. What its newest line asks
 for once more, and an older one has in hand, is *adopted*: the reply goes to the line that asked last. What has finished
-meanwhile is *kept* for a while. Since nobody knows which of the last replies have arrived when a connection ends, the last ones written
-count as finished meanwhile. What was queued has not begun: it is forgotten, and runs when it is asked for again.
+meanwhile is *kept* for a while. Since nobody knows which of the last replies have arrived when a connection ends, the last ones
+written count as finished meanwhile. What was queued has not begun: it is forgotten, and runs when it is asked for again.
 
 ::
 

@@ -20,6 +20,7 @@ from faults import FaultProxy
 from raw_peer import CLOSE, CONTINUATION, TEXT, frame
 
 from oompa import Client, ClientClosed, ConnectionLost, ProtocolError, RemoteError, RequestTimeout
+from oompa.server.resume import REPLIES
 
 from .fake_server import FakeConnection, FakeServer, close_frame_unmasked, lives_on
 from .harness import (
@@ -79,22 +80,21 @@ def test_scenario_03_orderly_end_with_calls_in_flight(
 def lose_the_connection_with_calls_in_flight(
     service: Service, proxy: FaultProxy, connect: Connect, lose: Callable[[], None]
 ) -> None:
-    """Let 100 calls run and every reply vanish, then lose the connection."""
+    """Let calls run and every reply vanish, then lose the connection: as many as the server keeps replies of."""
     client, counts = up(connect(proxy.port)), Counts()
     service.runs.clear()
     events = Events(client)
     before = proxy.received["down"]
     proxy.blackhole("down")
-    futures = [counts.watch(add(client, n, n)) for n in range(100)]
+    futures = [counts.watch(add(client, n, n)) for n in range(REPLIES)]
     ids = {future.id for future in futures}
     vanishing = sum(len(framed_reply(future.id, n + n)) for n, future in enumerate(futures))
     assert proxy.wait_until(lambda p: p.received["down"] == before + vanishing)
     proxy.heal()
     lose()
-    assert outcomes(futures) == [n + n for n in range(100)]
+    assert outcomes(futures) == [n + n for n in range(REPLIES)]
     assert counts.all_once(futures)
-    assert service.ids() == {id: 2 for id in ids}
-    assert sorted(payload["x"] for _, _, payload in service.runs[100:]) == list(range(100))
+    assert service.ids() == {id: 1 for id in ids}
     events.wait("reconnected")
     assert (proxy.connections, events.names().count("host-closed")) == (2, 1)
 
@@ -221,7 +221,7 @@ def test_scenario_08_truncated_replies_are_asked_for_again(
         future = counts.watch(add(client, after, after))
         assert len(framed_reply(future.id, after + after)) > 40
         assert future.result(CEILING) == after + after
-        assert service.ids()[future.id] == 2
+        assert service.ids()[future.id] == 1  # answered from what was kept
         assert counts.all_once([future])
         assert proxy.connections == after + 1
         events.wait("reconnected", after)  # its own reply is read before the next is cut
