@@ -1,8 +1,10 @@
 """Tasks that run in executors."""
 
 import functools
+import gc
 import multiprocessing
 import threading
+import weakref
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -296,6 +298,38 @@ def test_an_executor_that_mends_itself_is_healthy_again(serve, connect):
             client.call("ADD", {"x": 1})
         assert health_of(server) == 500
         assert client.call("ADD", {"x": 1}) == 7 and health_of(server) == 200
+
+
+def test_what_a_future_came_to_is_let_go_when_the_reply_is_sent(serve, connect):
+    """Not when the collector comes: Dask keeps a result until nobody has its Future."""
+    futures = weakref.WeakSet()
+
+    class Later(Executor):
+        """Settles each Future when the next one is asked for."""
+
+        last = None
+
+        def submit(self, function, /, *args, **kwargs):
+            """Settle the last one."""
+            last, self.last = self.last, Future()
+            futures.add(self.last)
+            if last is not None:
+                last.set_result(function(*args, **kwargs))
+            return self.last
+
+    schema, executor = Schema(), Later()
+    schema.add("ADD", elsewhere.add, executor=executor)
+    with connect(serve(schema)) as client:
+        gc.collect()
+        gc.disable()
+        try:
+            calls = [client.dispatch("ADD", {"x": 1}) for _ in range(20)]
+            assert [call.result(CEILING) for call in calls[:-1]] == [7] * 19
+            wait_until(lambda: len(futures) == 1)
+        finally:
+            gc.enable()
+        executor.last.cancel()
+        assert calls[-1].exception(CEILING) is not None
 
 
 def test_a_task_error_travels(serve, connect):

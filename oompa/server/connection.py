@@ -492,6 +492,7 @@ class Connection:
 
     def _told(self, awaiting: Awaiting) -> None:
         """The reply of a Future was sent."""
+        awaiting.request.awaits = None  # it holds on to this, by its callback: what it came to goes now, not with the collector
         with self._changed:
             self._awaited.told_locked(awaiting)
             self._look_locked()
@@ -523,8 +524,7 @@ class Connection:
             self._awaited.looks_at = float("inf")
             late = self._awaited.overdue_locked(monotonic())
         for awaiting in late:
-            if awaiting.request.awaits is not None:
-                awaiting.request.awaits.cancel()
+            _give_up(awaiting.request)
         self._watch_deadlines()
 
     def _cancel(self, id: Any) -> None:
@@ -542,8 +542,7 @@ class Connection:
         for request in running:
             if request is not None:
                 request.cancelled = True
-                if request.awaits is not None:
-                    request.awaits.cancel()
+                _give_up(request)
 
     def _suspect(self, type: str) -> None:
         """A task took its time: one to look at, if it held others up."""
@@ -798,6 +797,13 @@ class Connection:
         if self._complaints is not None:
             self._tell_left_out(self._complaints.left_out())
         self._emitter.emit("terminated", self)
+
+
+def _give_up(request: Request) -> None:
+    """Cancel the Future that a request waits for, if it still does."""
+    future = request.awaits
+    if future is not None:
+        future.cancel()
 
 
 def _extend(request: Request, deadline: Optional[float]) -> None:
