@@ -179,6 +179,39 @@ def is_listening(port):
         return False
 
 
+PAID_ONCE = """\
+the first time: {'receipt': 1}
+once more     : {'receipt': 1}
+another order : {'receipt': 2}
+31 for order-8: another payload was sent under the same key
+1000 for order-9: not enough money
+1000 for order-9: not enough money
+paid          : [30, 30]
+"""
+
+
+def test_a_payment_that_is_sent_twice_is_made_once():
+    shown = run("examples.pay_once")
+    assert (shown.returncode, shown.stderr, shown.stdout) == (0, "", PAID_ONCE)
+
+
+def test_a_payment_is_made_once_by_two_processes(tmp_path):
+    workers = ("-m", "gunicorn", "-w", "2", *GUNICORN[2:], "examples.pay_once:make_server()")
+    with deployed(*workers, SHOP_DB=str(tmp_path / "shop.db")) as server:
+        for _ in range(8):  # either process would give its own numbers
+            with Client(f"ws://127.0.0.1:{server.port}") as client:
+                paid = client.dispatch("PAY", {"amount": 30}, key="order-7").result(CEILING)
+                assert paid == {"receipt": 1}
+                client.dispatch("PAY", {"amount": 30}).result(CEILING)
+
+
+@pytest.mark.long
+def test_dask_runs_the_tasks_of_an_example():
+    needs.package("distributed")
+    shown = run("examples.on_dask")
+    assert shown.stdout.splitlines() == ["9592 primes below 100000", "counted by 2 processes"], shown.stderr
+
+
 def test_each_example_is_short_and_has_a_place_in_the_manual():
     manual = (EXAMPLES / "README.md").read_text()
     files = [each for each in EXAMPLES.rglob("*") if each.suffix in (".py", ".js") and "deploy" not in each.parts]
