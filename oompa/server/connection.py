@@ -487,12 +487,12 @@ class Connection:
     def _conclude(self, awaiting: Awaiting) -> Answer:
         type, id = awaiting.key
         answer = self._service.pipeline.conclude(self._awaited.app, awaiting.request, type, id, awaiting.elapsed)
+        awaiting.request.awaits = None  # it holds on to this, by its callback: what it came to goes now, not with the collector
         answer[0].waited = awaiting.waited
         return answer
 
     def _told(self, awaiting: Awaiting) -> None:
         """The reply of a Future was sent."""
-        awaiting.request.awaits = None  # it holds on to this, by its callback: what it came to goes now, not with the collector
         with self._changed:
             self._awaited.told_locked(awaiting)
             self._look_locked()
