@@ -308,14 +308,17 @@ def test_what_a_future_came_to_is_let_go_when_the_reply_is_sent(serve, connect):
         """Settles each Future when the next one is asked for."""
 
         last = None
+        lock = threading.Lock()
 
         def submit(self, function, /, *args, **kwargs):
             """Settle the last one."""
-            last, self.last = self.last, Future()
-            futures.add(self.last)
+            with self.lock:
+                last, self.last = self.last, Future()
+                futures.add(self.last)
+                asked = self.last
             if last is not None:
                 last.set_result(function(*args, **kwargs))
-            return self.last
+            return asked
 
     schema, executor = Schema(), Later()
     schema.add("ADD", elsewhere.add, executor=executor)
