@@ -22,7 +22,7 @@ from tests.benchmarks.machine import allow_many_descriptors, describe_hardware
 from tests.benchmarks.measure import Settings, client_core, measure, server_core
 from tests.benchmarks.processes import ChildFailed
 from tests.benchmarks.report import Results, render
-from tests.benchmarks.systems import SYSTEMS
+from tests.benchmarks.systems import SYSTEMS, taken_part
 from tests.benchmarks.workloads import WORKLOADS
 
 CURVE_SYSTEMS = ("oompa", "oompa-fast")
@@ -82,8 +82,8 @@ def measure_rounds(
     """
     for number in range(1, rounds + 1):
         for workload in runs[0].workloads:
-            for system in SYSTEMS:
-                if SYSTEMS[system].does(workload) and (wanted is None or (system, workload) in wanted):
+            for system in taken_part(workload):
+                if wanted is None or (system, workload) in wanted:
                     for run in runs:
                         if system in run.systems:
                             print(f"round {number} of {rounds}: {workload} {system} {run.interpreter.path}", file=sys.stderr)

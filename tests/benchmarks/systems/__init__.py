@@ -149,5 +149,11 @@ SYSTEMS = {
     "oompa-one": System("oompa_one", ("oompa",), options={"codec": "json"}, hides=WHAT_FAST_BRINGS),
 }
 
+
+def taken_part(workload: str) -> list[str]:
+    """Return the systems that take part in a workload."""
+    return [name for name, system in SYSTEMS.items() if system.does(workload)]
+
+
 #: Servers that only the curves need; no entries of the comparison.
 EXTRAS = {"half-silent": System("half_silent", ("websockets",))}
