@@ -107,7 +107,7 @@ def _tracing_calls(tracer: Any, server: "dict[str, Any]") -> "Callable[[Request,
     from .client.stopwatch import Stopwatch
 
     def trace_call(request: Request, call_next: CallNext) -> "Future[Any]":
-        began, watch = time.time_ns(), Stopwatch()
+        watch, began = Stopwatch(), time.time_ns()  # in this order, so that the span ends no earlier than that of the task
         context = _propagator.extract(_texts(request.meta), contexts.get_current())  # the caller may name another parent
         attributes = {**_attributes(request), **server}
         span = tracer.start_span(request.type, context, SpanKind.CLIENT, attributes, start_time=began)
