@@ -1,6 +1,6 @@
 """The calculator: a schema, its healthcheck and a server.
 
-Run it with ``python -m examples.calculator [PORT]``, or with ``gunicorn --threads 64 examples.calculator:server``.
+Run it with ``python -m examples.calculator [PORT]``, or with ``gunicorn --threads 8 examples.calculator:server``.
 """
 
 import sys

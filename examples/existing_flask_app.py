@@ -1,6 +1,6 @@
 """Tasks beside the routes of a Flask application that exists.
 
-Run it with ``gunicorn --threads 64 examples.existing_flask_app:app``, or with ``flask --app examples.existing_flask_app run``.
+Run it with ``gunicorn --threads 8 examples.existing_flask_app:app``, or with ``flask --app examples.existing_flask_app run``.
 """
 
 from flask import Flask

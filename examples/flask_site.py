@@ -1,6 +1,6 @@
 """A Flask site that leaves long work to a worker, and shows on /static/flask_site.html how far it is. Needs Flask-SQLAlchemy.
 
-``gunicorn --threads 64 -b :9001 'examples.flask_site:create_worker()'``, and ``flask --app examples.flask_site run``.
+``gunicorn --threads 8 -b :9001 'examples.flask_site:create_worker()'``, and ``flask --app examples.flask_site run``.
 """
 
 import os
