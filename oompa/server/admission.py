@@ -29,6 +29,7 @@ class Admission:
         self._close_timeout = close_timeout
         self._logger = logger
         self._lock = threading.RLock()
+        self._emptied = threading.Condition(self._lock)
         self._connections: set[Connection] = set()
         self._places = 0
 
@@ -58,6 +59,8 @@ class Admission:
         """Give a place back."""
         with self._lock:
             self._places -= 1
+            if self._places == 0:
+                self._emptied.notify_all()
 
     def entered(self, connection: Connection) -> None:
         """A connection begins in a place that was taken."""
@@ -89,9 +92,9 @@ class Admission:
             connections = list(self._connections)
         for connection in connections:
             connection.drain()
-        pause = threading.Event()
         while self._are_left(deadline):
-            pause.wait(_CLOSING_LOOK)
+            with self._emptied:
+                self._emptied.wait_for(lambda: self._places == 0, _CLOSING_LOOK)
 
     def _are_left(self, deadline: float) -> bool:
         """Whether to wait on for connections to end; beyond the deadline they are closed."""
