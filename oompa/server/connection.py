@@ -561,7 +561,7 @@ class Connection:
             if self._is_plain:
                 return True
             return self._begins_late(me, key)
-        if self._line is not None and self._line.has_past and self._finds(self._line, key, request, size):
+        if self._line is not None and self._line.has_past and self._finds(self._line, key, request):
             return False
         with self._state:
             if self._draining or self._closing is not None:
@@ -582,14 +582,17 @@ class Connection:
         """Whether to run what was about to begin as the connection stopped: if whoever took stock has seen it."""
         resume, line = self._service.resume, self._line
         counted = None if resume is None or line is None else resume.key_of(*key)
-        if resume is not None and line is not None and counted is not None:
-            if resume.counts(line, counted, lambda: self._running.pop(me)):
-                return True
-            self._running[me] = key
-        self._next(me)  # nothing is queued, so nothing comes of it but the end of draining
+        if resume is None or line is None or counted is None:
+            self._running.pop(me)
+        elif resume.counts(line, counted, lambda: self._running.pop(me)):
+            return True
+        with self._state:
+            is_drained = self._is_drained_locked()
+        if is_drained:
+            self.close()
         return False
 
-    def _finds(self, line: Line, key: Key, request: Request, size: int) -> bool:
+    def _finds(self, line: Line, key: Key, request: Request) -> bool:
         """Whether a request has begun on an earlier connection: its reply is sent now, or when it is there."""
         resume = self._service.resume
         counted = None if resume is None else resume.key_of(*key)

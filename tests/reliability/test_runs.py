@@ -203,16 +203,16 @@ def test_back_pressure_repeats_no_call_and_ends_no_connection(
 ) -> None:
     """40 calls of 1 MiB and 12 s with the defaults but for the timeout; smaller and shorter without --long."""
     is_long = request.config.getoption("--long")
-    size, seconds = (1 << 20, 12.0) if is_long else (1 << 16, 0.6)
-    options: dict[str, Any] = {} if is_long else {"max_message_size": 16 * size, "ping_interval": 0.3, "write_timeout": 0.3}
+    count, size, seconds = (40, 1 << 20, 12.0) if is_long else (24, 1 << 16, 1.4)
+    options: dict[str, Any] = {} if is_long else {"max_message_size": 16 * size, "ping_interval": 1.0, "write_timeout": 1.0}
     service = Slow(**options)
     try:
         with FaultProxy("127.0.0.1", service.port) as proxy:
             client = connect(proxy.port, **{**options, "timeout": 300.0, "tolerance": {"ratio": 0.05, "interval": 10.0}})
-            payloads = [{"number": number, "seconds": seconds, "padding": "x" * (size - 100)} for number in range(40)]
+            payloads = [{"number": number, "seconds": seconds, "padding": "x" * (size - 100)} for number in range(count)]
             calls = [client.dispatch("WAIT", payload) for payload in payloads]
-            assert [call.result(120.0) for call in calls] == list(range(40))
-            assert service.runs == {number: 1 for number in range(40)}
+            assert [call.result(120.0) for call in calls] == list(range(count))
+            assert service.runs == {number: 1 for number in range(count)}
             assert service.most <= 16 and proxy.connections == 1
             client.close()
     finally:
