@@ -1,0 +1,125 @@
+"""Ten thousand connections on threads: ``python -m tests.benchmarks.connections [COUNT] [embedded|gunicorn]``.
+
+What it costs to have them: the time to set them up, memory for each, a call on one of them while one in a hundred calls, CPU
+while nobody does but pings, and the time to drain. The peers are raw sockets of this process, so that what is measured is the
+server's.
+"""
+
+import os
+import resource
+import selectors
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS))
+
+from ports import reserved_port  # noqa: E402
+from raw_peer import PING, PONG, RawPeer, close_frame, frame, health, request_frame  # noqa: E402
+
+#: Seconds the server is left alone, and seconds calls are made.
+IDLE, BUSY = 60.0, 20.0
+
+COMMANDS = {
+    "embedded": ["-m", "examples.calculator", "{port}"],
+    "gunicorn": ["-m", "gunicorn", "--threads", "4", "-b", "127.0.0.1:{port}", "examples.calculator:server"],
+}
+
+
+def serving(process: int) -> int:
+    """The process that serves: of gunicorn the worker."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return int(children[0]) if children else process
+
+
+def resident(process: int) -> int:
+    """Bytes of memory a process holds."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu(process: int) -> float:
+    """Seconds of CPU a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def latencies(peers: list[RawPeer], seconds: float) -> list[float]:
+    """Call on one of a hundred peers after the other; seconds each call took."""
+    taken, deadline = [], time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for peer in peers[::100]:
+            begun = time.perf_counter()
+            peer.send(request_frame("ADD", {"x": 1, "y": 6}))
+            peer.reply()
+            taken.append(time.perf_counter() - begun)
+    return sorted(taken)
+
+
+def attend(peers: list[RawPeer], seconds: float) -> int:
+    """Answer pings and closing handshakes for so long, or until all have ended; returns how many ended with 1000."""
+    codes = 0
+    with selectors.DefaultSelector() as selector:
+        for peer in peers:
+            selector.register(peer._socket, selectors.EVENT_READ, peer)
+        deadline = time.monotonic() + seconds  # registering thousands takes its time
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                got = key.data.frame()
+                if got is not None and got.opcode == PING:
+                    key.data.send(frame(PONG, got.payload))
+                    continue
+                selector.unregister(key.fileobj)
+                codes += got is not None and got.close_code == 1000
+                key.data.send(close_frame(1000))
+    return codes
+
+
+def measure(kind: str, count: int) -> None:
+    """Measure one kind of server and print what was found."""
+    with reserved_port() as port:
+        command = [sys.executable, *(each.replace("{port}", str(port)) for each in COMMANDS[kind])]
+        process = subprocess.Popen(command, cwd=TESTS.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while True:
+                try:
+                    health(port)
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            server = serving(process.pid)
+            before, begun = resident(server), time.monotonic()
+            peers: list[RawPeer] = []
+            while len(peers) < count:
+                peers += [RawPeer.websocket(port) for _ in range(min(500, count - len(peers)))]
+                attend(peers, 0.05)  # or those that came first would be given up
+            setup = time.monotonic() - begun
+            size = (resident(server) - before) / count
+            used = cpu(server)
+            attend(peers, IDLE)
+            idle = (cpu(server) - used) / IDLE
+            calls = latencies(peers, BUSY)
+            p50, p99 = statistics.median(calls), calls[int(len(calls) * 0.99)]
+            begun = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            codes = attend(peers, 60.0)
+            process.wait(60.0)
+            ended = time.monotonic() - begun
+            print(f"{kind}: {count} connections set up in {setup:.1f} s, {size / 1024:.1f} KiB each; a call {p50 * 1e6:.0f} us "
+                  f"(p99 {p99 * 1e6:.0f}); idle {idle:.2%} of a core; drained and ended in {ended:.1f} s, {codes} with 1000")
+            for peer in peers:
+                peer.close()
+        finally:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for each in sys.argv[2:] or COMMANDS:
+        measure(each, wanted)
