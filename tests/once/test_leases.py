@@ -57,7 +57,7 @@ def test_one_thread_renews_all_and_ends_by_itself():
 def test_a_lease_that_has_ended_is_not_renewed():
     store = Store()
     leases = Leases(store)
-    leases.began("a", b"1", 0.03)
+    leases.began("a", b"1", 3.0)
     leases.ended(b"1")
     wait_until(lambda: not threads())
     assert not store.swapped.acquire(blocking=False)
