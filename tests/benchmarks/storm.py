@@ -44,7 +44,7 @@ def start(port: int) -> "subprocess.Popen[bytes]":
 
 
 def be_clients(port: int, count: int, options: dict[str, Any]) -> None:
-    """Connect, say so; on a line of input dispatch a call each, and say when each was answered, by the clock of all processes."""
+    """Connect and say so; on a line of input dispatch a call each, and say when it was answered, by the clock of all processes."""
     clients = [Client(f"ws://127.0.0.1:{port}", timeout=120.0, connect_timeout=60.0, **options) for _ in range(count)]
     for client in clients:
         client.wait_connected(120.0)
@@ -81,11 +81,9 @@ def measure(name: str, count: int, processes: int) -> None:
         answered = sorted(float(each) - back for peer in peers for each in peer.stdout.readline().split())
         right = sum(int(peer.stdout.readline()) for peer in peers)
         busiest = max(collections.Counter(int(each * 10) for each in answered).values())
-        print(
-            f"{name}: of {count} calls {right} were answered, half of them within {statistics.median(answered):.1f} s, 99 of 100 "
-            f"within {answered[int(len(answered) * 0.99)]:.1f} s, the last after {answered[-1]:.1f} s; at most {busiest} in a tenth "
-            "of a second"
-        )
+        median, late = statistics.median(answered), answered[int(len(answered) * 0.99)]
+        print(f"{name}: of {count} calls {right} were answered, half of them within {median:.1f} s, 99 of 100 within {late:.1f} s, "
+              f"the last after {answered[-1]:.1f} s; at most {busiest} in a tenth of a second")
         server.terminate()
         for peer in peers:
             peer.wait(60.0)
