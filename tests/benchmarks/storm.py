@@ -44,7 +44,7 @@ def start(port: int) -> "subprocess.Popen[bytes]":
 
 
 def be_clients(port: int, count: int, options: dict[str, Any]) -> None:
-    """Connect and say so; on a line of input dispatch a call each, and say when it was answered, by the clock of all processes."""
+    """Connect and say so; on a line of input dispatch a call each, and say when it was answered, by every process's clock."""
     clients = [Client(f"ws://127.0.0.1:{port}", timeout=120.0, connect_timeout=60.0, **options) for _ in range(count)]
     for client in clients:
         client.wait_connected(120.0)
@@ -82,8 +82,8 @@ def measure(name: str, count: int, processes: int) -> None:
         right = sum(int(peer.stdout.readline()) for peer in peers)
         busiest = max(collections.Counter(int(each * 10) for each in answered).values())
         median, late = statistics.median(answered), answered[int(len(answered) * 0.99)]
-        print(f"{name}: of {count} calls {right} were answered, half of them within {median:.1f} s, 99 of 100 within {late:.1f} s, "
-              f"the last after {answered[-1]:.1f} s; at most {busiest} in a tenth of a second")
+        print(f"{name}: {right} of {count} calls were answered, half of them within {median:.1f} s, 99 of 100 within "
+              f"{late:.1f} s, the last after {answered[-1]:.1f} s; at most {busiest} in a tenth of a second")
         server.terminate()
         for peer in peers:
             peer.wait(60.0)
