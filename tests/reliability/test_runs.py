@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from faults import FaultProxy
 
-from oompa import Client, OompaError, Server, current_request
+from oompa import Client, OompaError, RequestTimeout, Server, current_request
 
 from .harness import CEILING, Connect, a_moment, eventually, outcomes
 
@@ -32,10 +32,22 @@ LOSSES: dict[str, Any] = {
 #: Calls have all the time they need: what is sent again is sent for the loss of a connection alone.
 PATIENT: dict[str, Any] = {"timeout": 30.0, "reconnect_interval": 0.01}
 
+#: Seconds after which a call is given up that must have been sent again before.
+LATE = 0.4
+
 
 def joined(client: Client) -> Client:
     client.wait_connected(CEILING)
     return client
+
+
+def lose(client: Client, proxy: FaultProxy, loss: str) -> None:
+    """Have the client lose its connection and, on the next one, ask again for all that is pending."""
+    before = proxy.connections
+    LOSSES[loss](proxy, random.Random(loss))
+    while proxy.connections == before:
+        client.ping(timeout=0.05).exception(CEILING)  # a truncation waits for bytes
+    client.ping(timeout=CEILING).result(CEILING)
 
 
 class Slow:
@@ -44,20 +56,30 @@ class Slow:
     Attributes:
         runs: How often each payload was run.
         given_up: Payloads whose tasks saw that they were given up.
+        gate: What HOLD waits for.
+        futures: What NEVER returned.
     """
 
     def __init__(self, **options: Any) -> None:
         self.runs: Counter[Any] = Counter()
         self.given_up: list[Any] = []
+        self.gate = threading.Event()
+        self.futures: list["Future[Any]"] = []
         self.most = 0
         self._now = 0
         self._lock = threading.Lock()
-        self.server = Server({"WAIT": self._wait, "LATER": self._later, "WATCH": self._watch}, **options)
+        tasks = {"WAIT": self._wait, "LATER": self._later, "WATCH": self._watch, "HOLD": self._hold, "NEVER": self._never}
+        self.server = Server(tasks, **options)
         self.server.listen(0).result(CEILING)
         self.port: int = self.server.port  # type: ignore[assignment]
 
     def close(self) -> None:
+        self.gate.set()
         self.server.close(timeout=1.0).result(CEILING)
+
+    def queued(self) -> int:
+        queued: int = self.server.stats()["queued"]
+        return queued
 
     def _begin(self, number: Any) -> None:
         with self._lock:
@@ -92,10 +114,28 @@ class Slow:
         if eventually(lambda: request.cancelled, CEILING):
             self.given_up.append(number)
 
+    def _hold(self, number: Any) -> Any:
+        self._begin(number)
+        assert self.gate.wait(CEILING)
+        return number
+
+    def _never(self, number: Any) -> "Future[Any]":
+        self._begin(number)
+        self.futures.append(Future())
+        return self.futures[-1]
+
 
 @pytest.fixture
 def slow() -> Any:
     made = Slow()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def one_by_one() -> Any:
+    """A server that runs one task of each connection at a time; what was adopted has no part in that."""
+    made = Slow(concurrency=1)
     yield made
     made.close()
 
@@ -158,44 +198,60 @@ def test_losses_at_random_run_nothing_twice(slow: Slow, connect: Connect, reques
     assert all(slow.runs[number] == 1 for (number, _), result in zip(made, results) if result == number)
 
 
-@pytest.mark.parametrize("loss", ["reset", "fin down", "truncate down"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_call_that_is_given_up_after_a_loss_is_given_up_on_the_server(slow: Slow, connect: Connect, loss: str) -> None:
     with FaultProxy("127.0.0.1", slow.port) as proxy:
         client = joined(connect(proxy.port, **PATIENT))
-        calls = [client.dispatch("WATCH", number) for number in range(4)]
+        calls = [client.dispatch(task, task + str(number)) for number in range(2) for task in ("WATCH", "NEVER")]
         assert eventually(lambda: len(slow.runs) == 4)
-        LOSSES[loss](proxy, random.Random(1))
-        assert eventually(lambda: proxy.connections >= 2 or not client.ping(timeout=0.2).exception(CEILING))
-        client.ping(timeout=CEILING).result(CEILING)  # what was pending has been asked for again before
+        lose(client, proxy, loss)
         for call in calls:
             call.cancel()
-        assert eventually(lambda: sorted(slow.given_up) == [0, 1, 2, 3])
+        assert eventually(lambda: sorted(slow.given_up) == ["WATCH0", "WATCH1"])
+        assert eventually(lambda: [future.cancelled() for future in slow.futures] == [True, True])
         assert set(slow.runs.values()) == {1}
         client.close()
 
 
-@pytest.mark.parametrize("loss", ["reset", "fin up", "truncate up"])
-def test_call_that_was_given_up_while_there_was_no_connection_never_begins(
-    connect: Connect, loss: str
+@pytest.mark.parametrize("loss", LOSSES)
+def test_call_that_is_given_up_as_the_connection_is_lost_never_begins(
+    one_by_one: Slow, connect: Connect, loss: str
 ) -> None:
-    service = Slow(concurrency=1)
-    try:
-        with FaultProxy("127.0.0.1", service.port) as proxy:
-            client = joined(connect(proxy.port, **PATIENT))
-            first = client.dispatch("WAIT", {"number": "first", "seconds": 0.3})
-            queued = [client.dispatch("WAIT", {"number": number, "seconds": 0.0}) for number in range(6)]
-            assert eventually(lambda: service.server.stats()["queued"] == 6)
-            proxy.refuse()
-            proxy.reset()
-            assert eventually(lambda: not client.is_connected)
-            for call in queued[::2]:
-                call.cancel()
-            proxy.heal()
-            assert outcomes([first, *queued[1::2]]) == ["first", 1, 3, 5]
-            assert service.runs == {"first": 1, 1: 1, 3: 1, 5: 1}
-            client.close()
-    finally:
-        service.close()
+    with FaultProxy("127.0.0.1", one_by_one.port) as proxy:
+        client = joined(connect(proxy.port, **PATIENT))
+        held = [client.dispatch("HOLD", name) for name in ("adopted", "begun on the next")]
+        queued = [client.dispatch("WAIT", {"number": number, "seconds": 0.0}) for number in range(6)]
+        assert eventually(lambda: one_by_one.queued() == 7)
+        client.on("host-closed", lambda: [call.cancel() for call in queued[::2]])
+        lose(client, proxy, loss)
+        assert eventually(lambda: one_by_one.queued() == 3)
+        one_by_one.gate.set()
+        assert outcomes([*held, *queued[1::2]]) == ["adopted", "begun on the next", 1, 3, 5]
+        assert one_by_one.runs == {"adopted": 1, "begun on the next": 1, 1: 1, 3: 1, 5: 1}
+        client.close()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_deadline_that_passes_after_a_loss_ends_what_runs_and_what_is_queued(
+    one_by_one: Slow, connect: Connect, loss: str
+) -> None:
+    with FaultProxy("127.0.0.1", one_by_one.port) as proxy:
+        client = joined(connect(proxy.port, **PATIENT))
+        late = [client.dispatch("NEVER", "future", timeout=LATE)]
+        held = [client.dispatch("HOLD", name) for name in ("adopted", "begun on the next")]
+        late += [client.dispatch("WAIT", {"number": number, "seconds": 0.0}, timeout=LATE) for number in range(4)]
+        assert eventually(lambda: "adopted" in one_by_one.runs)
+        lose(client, proxy, loss)
+        assert eventually(lambda: one_by_one.queued() == 4 or late[-1].done())
+        proxy.stall("up")  # no cancel arrives: what the server knows is the deadline
+        assert outcomes(late) == [RequestTimeout] * 5
+        assert eventually(lambda: one_by_one.futures[0].cancelled())
+        one_by_one.gate.set()
+        assert eventually(lambda: one_by_one.queued() == 0)
+        proxy.heal()
+        assert outcomes([*held, client.dispatch("HOLD", "last")]) == ["adopted", "begun on the next", "last"]
+        assert one_by_one.runs == {"future": 1, "adopted": 1, "begun on the next": 1, "last": 1}
+        client.close()
 
 
 def test_back_pressure_repeats_no_call_and_ends_no_connection(
@@ -219,18 +275,19 @@ def test_back_pressure_repeats_no_call_and_ends_no_connection(
         service.close()
 
 
-@pytest.mark.parametrize("loss", ["reset", "fin down", "blackhole up", "stall down"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_back_pressure_and_a_loss_repeat_no_call(connect: Connect, loss: str) -> None:
     service = Slow(concurrency=2, max_queued=3)
     try:
         with FaultProxy("127.0.0.1", service.port) as proxy:
             client = joined(connect(proxy.port, **PATIENT))
-            calls = [client.dispatch("WAIT", {"number": number, "seconds": 0.02}) for number in range(40)]
-            for _ in range(4):
-                a_moment(0.05)
-                LOSSES[loss](proxy, random.Random(2))
-            assert outcomes(calls) == list(range(40))
-            assert service.runs == {number: 1 for number in range(40)} and service.most <= 2 * proxy.connections
+            calls = [client.dispatch("WAIT", {"number": number, "seconds": 0.02}) for number in range(24)]
+            rng = random.Random(loss)
+            for _ in range(3):
+                a_moment(0.02)
+                LOSSES[loss](proxy, rng)
+            assert outcomes(calls) == list(range(24))
+            assert service.runs == {number: 1 for number in range(24)} and service.most <= 2 * proxy.connections
             client.close()
     finally:
         service.close()
