@@ -94,6 +94,7 @@ class Submitting:
             except TypeError as misfit:
                 error = TypeError(f"{getattr(self._function, '__name__', self._task)}(): {misfit}")
                 raise error from None
+        known = self.broken
         try:
             # Not as keywords of ``submit``: a payload has no say in where and how it runs, which some take from there.
             future: Future[Any] = self._executor.submit(partial(self._function, **arguments), **self._keywords)
@@ -102,12 +103,19 @@ class Submitting:
         except Exception as error:  # it is broken, shut down, or has lost its cluster
             self.broken = error
             raise BrokenExecutor(f"the executor takes no tasks: {error}") from error
-        future.add_done_callback(self._settled)
+        future.add_done_callback(partial(self._settled, known))
         return future
 
-    def _settled(self, future: "Future[Any]") -> None:
-        error = None if future.cancelled() else future.exception()
-        self.broken = error if isinstance(error, BrokenExecutor) else None
+    def _settled(self, known: Optional[BaseException], future: "Future[Any]") -> None:
+        """A call has ended, by which the executor shows how it is. One that was submitted before it broke, when that was
+        ``known``, may still end well, and shows nothing; neither does one that was cancelled."""
+        if future.cancelled():
+            return
+        error = future.exception()
+        if isinstance(error, BrokenExecutor):
+            self.broken = error
+        elif self.broken is known:
+            self.broken = None
 
     def check_executor(self) -> None:
         """Raise HealthcheckFailed where the executor is broken, as the last call showed."""

@@ -5,7 +5,7 @@ import gc
 import multiprocessing
 import threading
 import weakref
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 
@@ -15,7 +15,7 @@ import pytest
 from conftest import CEILING, wait_until
 from deployed import get
 
-from oompa import RemoteError, Schema, Server, TaskError
+from oompa import HealthcheckFailed, RemoteError, Schema, Server, TaskError
 
 #: Seconds until a process has started, on a machine that is busy.
 STARTING = 60.0
@@ -276,8 +276,6 @@ def test_a_pool_that_was_shut_down_is_unavailable_and_unhealthy(serve, connect):
 
 
 def test_an_executor_that_mends_itself_is_healthy_again(serve, connect):
-    from concurrent.futures import BrokenExecutor
-
     class Mends(Noting):
         """Breaks once."""
 
@@ -298,6 +296,31 @@ def test_an_executor_that_mends_itself_is_healthy_again(serve, connect):
             client.call("ADD", {"x": 1})
         assert health_of(server) == 500
         assert client.call("ADD", {"x": 1}) == 7 and health_of(server) == 200
+
+
+@pytest.mark.parametrize("end", [lambda future: future.set_result(7), Future.cancel], ids=["does well", "is cancelled"])
+def test_what_was_submitted_before_an_executor_broke_does_not_speak_for_it(end):
+    class Breaks(Executor):
+        """Takes one call, which ends when the test says so."""
+
+        taken = None
+
+        def submit(self, function, /, *args, **kwargs):
+            """Take it, or tell that there was one."""
+            if self.taken is not None:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self.taken = Future()
+            return self.taken
+
+    schema, executor = Schema(), Breaks()
+    schema.add("ADD", elsewhere.add, executor=executor)
+    server = Server(schema)
+    schema["ADD"]({"x": 1})
+    with pytest.raises(BrokenExecutor):
+        schema["ADD"]({"x": 1})
+    end(executor.taken)
+    with pytest.raises(HealthcheckFailed, match="the executor of 'ADD' is broken: RuntimeError: cannot schedule"):
+        server.check_health()
 
 
 def test_what_a_future_came_to_is_let_go_when_the_reply_is_sent(serve, connect):
