@@ -313,7 +313,7 @@ class Connection:
             self._queued_size = 0
             self._changed.notify_all()
         resume, line = self._service.resume, self._line
-        if resume is not None and line is not None and not line.is_lost:
+        if resume is not None and line is not None:  # lost before, or just now by another thread: that is waited for
             now = monotonic()
             resume.lost(line, self._in_hand, now)
             resume.arm(now)

@@ -587,3 +587,30 @@ def test_client_that_reconnects_runs_nothing_twice(serve, connect):
         stop.set()
         breaker.join()
     assert set(runs.values()) == {1}
+
+
+def test_connection_that_takes_over_waits_for_what_the_other_is_just_losing(serve, join, tasks):
+    server, opened, is_losing = serve(tasks.schema), [], threading.Event()
+    server.on("connection", opened.append)
+    first = join(server)
+    ask(first, "WAIT", "x", 1)
+    wait_until(lambda: tasks.runs["x"])
+    (older,) = opened
+    close, in_hand = older.close, older._in_hand
+
+    def in_hand_slowly():
+        is_losing.set()
+        threading.Event().wait(0.2)  # the newer connection must not go on meanwhile
+        return in_hand()
+
+    def lose_elsewhere(*args):
+        older._in_hand = in_hand_slowly
+        threading.Thread(target=older._lose).start()
+        assert is_losing.wait(CEILING)
+        close(*args)
+
+    older.close = lose_elsewhere
+    second = join(server)
+    ask(second, "WAIT", "x", 1)
+    tasks.release.set()
+    assert second.reply()["payload"] == "x, run 1"
