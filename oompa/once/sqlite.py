@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from time import time
 from typing import Any, Optional, Union
 
@@ -36,21 +37,25 @@ class SqliteStore:
     Times are the wall clock's, the only one that survives a restart: set it forward by an hour, and what was kept for less
     than that is gone.
 
-    ``_lock`` guards the connection, which does one thing at a time: writing to the file is a part of that.
+    ``_lock`` guards the connection, which does one thing at a time: writing to the file is a part of that. A fork has a lock of
+    its own, for the thread that holds its parent's is not there.
 
     Args:
         path: Of the file, made where there is none; two more, ``-wal`` and ``-shm``, stand beside it.
 
     Raises:
-        sqlite3.Error: It cannot be opened, or is no database.
+        ValueError: The path is empty or ``":memory:"``: what SQLite keeps there, one connection alone can see.
+        sqlite3.Error: It cannot be opened or written, or is no database.
     """
 
     def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
         self._path = os.fspath(path)
+        if self._path in ("", ":memory:"):
+            raise ValueError(f"path must be that of a file, not {self._path!r}: for one process there is MemoryStore()")
         self._lock = threading.RLock()
         self._writes = 0
-        self._pid = os.getpid()
         self._connection: Any = self._opened()
+        _stores.add(self)
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path!r}>"
@@ -79,14 +84,17 @@ class SqliteStore:
         """Close the file; what uses the store afterwards opens it again."""
         with self._lock:
             connection, self._connection = self._connection, None
-            if connection is not None and self._pid == os.getpid():
+            if connection is not None:
                 connection.close()
+
+    def disown(self) -> None:
+        """This process is a fork: the connection is the parent's, and another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+        _inherited.append(self._connection)
+        self._connection = None
 
     def _own_locked(self) -> Any:
         """The connection of this process."""
-        if self._pid != os.getpid():
-            _inherited.append(self._connection)
-            self._connection, self._pid = None, os.getpid()
         if self._connection is None:
             self._connection = self._opened()
         return self._connection
@@ -94,12 +102,28 @@ class SqliteStore:
     def _opened(self) -> Any:
         import sqlite3
 
-        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may lose the last values, nothing else
-            connection.executescript(_TABLE)
-        except BaseException:
-            connection.close()
-            raise
+            connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may lose the last values, no more
+                connection.executescript(_TABLE)
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.Error as error:  # which does not say of which file
+            raise type(error)(f"{error}: {self._path!r}, a file that this process must be able to write") from error
         return connection
+
+
+#: The stores there are, for a fork.
+_stores: "weakref.WeakSet[SqliteStore]" = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for store in list(_stores):
+        store.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

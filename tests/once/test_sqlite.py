@@ -3,6 +3,7 @@
 import multiprocessing
 import sqlite3
 import sys
+import threading
 
 import pytest
 from conftest import CEILING
@@ -61,10 +62,47 @@ def test_a_fork_opens_the_file_for_itself(store):
     assert store.get("a") == b"2" and store._connection is inherited
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_a_fork_does_not_wait_for_a_thread_that_only_its_parent_has(store):
+    store.swap("a", None, b"1", 60.0)
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with store._lock:
+            held.set()
+            release.wait(2 * CEILING)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(CEILING)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe()
+    process = context.Process(target=lambda: sender.send(store.get("a")))
+    process.start()
+    try:
+        assert receiver.poll(CEILING) and receiver.recv() == b"1"
+    finally:
+        process.kill(), process.join(CEILING), process.close()
+        receiver.close(), sender.close()
+        release.set()
+        thread.join(CEILING)
+
+
 def test_what_is_no_database_is_refused(tmp_path):
     (tmp_path / "text").write_text("no database at all, but long enough to be looked at" * 100)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(sqlite3.DatabaseError, match="not a database: '.*text', a file that"):
         SqliteStore(tmp_path / "text")
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path):
+    with pytest.raises(sqlite3.OperationalError, match="unable to open database file: '.*once.db', a file that"):
+        SqliteStore(tmp_path / "none" / "once.db")
+
+
+@pytest.mark.parametrize("path", ["", ":memory:"])
+def test_what_no_other_process_could_see_is_refused(path):
+    with pytest.raises(ValueError, match=r"path must be that of a file, .* MemoryStore\(\)"):
+        SqliteStore(path)
 
 
 def test_it_names_its_file(store, tmp_path):
