@@ -163,6 +163,9 @@ class Once:
                     record = self._await(key, record, request)
                 if record is not None:
                     return record
+                _check_wanted(request)
+                if found is None:
+                    time.sleep(_FIRST_PAUSE)  # it has ended just now, unless the store contradicts itself
             return None
         except TaskError:
             raise

@@ -330,6 +330,18 @@ def test_a_result_that_cannot_be_kept_is_given_all_the_same(caplog):
     assert "what came of a request is not kept" in caplog.text
 
 
+def test_a_store_that_contradicts_itself_holds_nobody_beyond_the_deadline():
+    class Contradicts(MemoryStore):
+        def swap(self, key, old, new, ttl):
+            return False
+
+    task, request = Task(1), request_of()
+    request.deadline = monotonic() + 0.05
+    with pytest.raises(TaskError, match="deadline") as refused:
+        Once(store=Contradicts())(request, task)
+    assert (refused.value.code, task.runs) == ("deadline_exceeded", 0)
+
+
 def test_a_store_that_has_forgotten_the_lease_keeps_the_result_all_the_same():
     store, task = MemoryStore(max_entries=1), Task(1, 2)
     once = Once(store=store)
