@@ -8,6 +8,7 @@ over goes away unhealthy.
 
 import threading
 from time import monotonic
+from types import TracebackType
 from typing import Any, Callable, Optional
 
 from flask import Flask, current_app, has_app_context
@@ -26,6 +27,7 @@ class _Run:
         self.is_over = threading.Event()
         self.value: Any = None
         self.error: Optional[BaseException] = None
+        self.traceback: Optional[TracebackType] = None
 
 
 class SharedCheck:
@@ -61,7 +63,10 @@ class SharedCheck:
         if not run.is_over.wait(max(0.0, run.deadline - monotonic())):
             raise HealthcheckFailed(f"the healthcheck takes longer than healthcheck_timeout of {self._timeout:g} s")
         if run.error is not None:
-            raise run.error
+            try:
+                raise run.error.with_traceback(run.traceback)  # as it was: others raise it, too, each on a thread of its own
+            finally:
+                del run  # whose error knows this frame
         return run.value
 
     def _begin(self, run: _Run) -> None:
@@ -78,9 +83,12 @@ class SharedCheck:
             self._end(run, error)
         else:
             self._end(run)
+        finally:
+            del run  # whose error knows this frame
 
     def _end(self, run: _Run, error: Optional[BaseException] = None) -> None:
-        run.error = error
+        if error is not None:
+            run.error, run.traceback = error, error.__traceback__
         with self._lock:
             self._run = None
         run.is_over.set()

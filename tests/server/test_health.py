@@ -1,6 +1,11 @@
 """The healthcheck as it is asked: one run at a time, shared, and not for ever."""
 
+import gc
 import threading
+import traceback
+import weakref
+from contextlib import suppress
+from time import monotonic
 
 import flask
 import pytest
@@ -9,7 +14,7 @@ from deployed import get
 
 from oompa import RemoteError
 from oompa.errors import HealthcheckFailed
-from oompa.server.health import SharedCheck
+from oompa.server.health import SharedCheck, _Run
 
 
 def asked(check, count):
@@ -53,6 +58,38 @@ def test_whoever_asks_while_a_check_runs_shares_what_comes_of_it(is_well):
         thread.join(CEILING)
     assert [type(each) for each in answers + shared] == [str if is_well else ZeroDivisionError] * 11
     assert len(runs) <= 2  # one of the others may have come to its question only when the first was answered
+
+
+def test_an_error_that_many_share_is_for_each_as_it_was():
+    check = SharedCheck(lambda: 1 / 0, CEILING)
+    run = _Run(monotonic() + CEILING)
+    check._answer(run, None)
+    frames = []
+    for _ in range(5):
+        check._run = run
+        with pytest.raises(ZeroDivisionError) as failed:
+            check()
+        frames.append(len(list(traceback.walk_tb(failed.value.__traceback__))))
+    assert len(set(frames)) == 1
+
+
+def test_what_a_failed_check_has_held_goes_with_its_error_and_not_with_the_collector():
+    held = []
+
+    def healthcheck():
+        session = threading.local()
+        held.append(weakref.ref(session))
+        raise OSError("no database")
+
+    check = SharedCheck(healthcheck, CEILING)
+    gc.disable()
+    try:
+        for _ in range(3):
+            with suppress(OSError):
+                check()
+        wait_until(lambda: [ref() for ref in held] == [None] * 3)
+    finally:
+        gc.enable()
 
 
 def test_a_check_that_hangs_is_a_failure_for_all_and_runs_once():
