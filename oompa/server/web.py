@@ -209,20 +209,32 @@ class _Upgrade(Response):
         if not self._host.admit():
             return self._full()
         try:
-            taken = Taken(environ)
-            try:
-                request, early = {SOCKET: taken.sock, KEY: environ[KEY]}, early_bytes(environ)
-                serving = (taken.sock, request, early)
-                threading.Thread(target=self._serve, args=serving, name="oompa-connection", daemon=True).start()
-            except BaseException:
-                taken.stay()
-                raise
+            taken = self._taken(environ)
         except (OSError, RuntimeError, MemoryError) as error:
             self._host.dismiss()
             self._logger.error("handshake of %s refused: %s", self._visitor.remote_address, error)
             return _busy("try again later")
+        except BaseException:
+            self._host.dismiss()
+            raise
         taken.leave()
         return None
+
+    def _taken(self, environ: Any) -> Taken:
+        """The socket, which a thread of its own serves already, and will leave the place that was taken for it.
+
+        Raises:
+            OSError, RuntimeError, MemoryError: There is no descriptor or no thread to be had.
+        """
+        taken = Taken(environ)
+        try:
+            request, early = {SOCKET: taken.sock, KEY: environ[KEY]}, early_bytes(environ)
+            serving = (taken.sock, request, early)
+            threading.Thread(target=self._serve, args=serving, name="oompa-connection", daemon=True).start()
+        except BaseException:
+            taken.stay()
+            raise
+        return taken
 
     def _serve(self, sock: socket.socket, environ: Mapping[str, Any], early: bytes) -> None:
         """Run on a thread of its own."""

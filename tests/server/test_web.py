@@ -1,13 +1,24 @@
 """Routes beside those of an application, and what an application does around them."""
 
 import functools
+import io
+import socket
 
 import flask
 import pytest
 from conftest import CEILING
 from raw_peer import RawPeer, health, upgrade
+from werkzeug.test import create_environ
 
 from oompa import Server
+from oompa.server.takeover import SOCKET
+
+#: The headers of a request that opens a WebSocket.
+_UPGRADE = """\
+Upgrade: websocket
+Connection: Upgrade
+Sec-WebSocket-Version: 13
+Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="""
 
 
 @pytest.fixture
@@ -28,6 +39,26 @@ def status(port, path="/ws", extra=""):
     with RawPeer(port) as peer:
         peer.send(upgrade(port, path=path, extra=extra))
         return peer.response().status
+
+
+def test_an_upgrade_that_fails_halfway_gives_its_place_back():
+    class Unreadable(io.BytesIO):
+        """What is left of a request, for a middleware that has spoilt it."""
+
+        @property
+        def reader(self):
+            raise ValueError("I/O operation on closed file")
+
+    server = Server({}, max_connections=1)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        environ = create_environ("/", headers=dict(line.split(": ", 1) for line in _UPGRADE.splitlines()))
+        environ.update({SOCKET: ours, "wsgi.input": Unreadable(), "wsgi.multithread": True, "SERVER_PROTOCOL": "HTTP/1.1"})
+        with pytest.raises(ValueError, match="closed file"):
+            server(environ, None)
+        assert server.is_ready()
+        ours.sendall(b"an answer")
+        assert peer.recv(100) == b"an answer"
 
 
 # Paths.
