@@ -10,7 +10,10 @@ from itertools import count
 from time import monotonic
 from typing import Callable, Iterator, NamedTuple, Optional, Protocol
 
+from ..logs import get_logger
 from ..threads import OwnedThread
+
+_logger = get_logger("oompa.server")
 
 #: How much earlier or later than ``max_connection_age`` a connection may end: those that came together do not go together.
 JITTER = 0.1
@@ -126,4 +129,7 @@ class Reaper:
                 if not due:
                     self._changed.wait(self._ages.wait(monotonic()))
             for end in due:
-                end()
+                try:
+                    end()
+                except Exception:  # the others are to end all the same
+                    _logger.exception("a connection that is too old could not be ended")

@@ -5,7 +5,7 @@ import threading
 import pytest
 from conftest import CEILING, wait_until
 
-from oompa.server.ages import Ages
+from oompa.server.ages import Ages, Reaper
 
 
 class Connection:
@@ -66,6 +66,21 @@ def test_connections_that_have_ended_are_left_alone_and_not_kept():
     assert len(ages._due) < 200
     tick(ages, 200.0)
     assert all(connection.done == [] for connection in connections)
+
+
+def test_one_that_cannot_be_ended_keeps_no_other_from_its_end(caplog):
+    class Broken(Connection):
+        def drain(self):
+            raise MemoryError
+
+    reaper, well = Reaper(0.02, 30.0), Connection()
+    try:
+        reaper.entered(Broken())
+        wait_until(lambda: "could not be ended" in caplog.text)
+        reaper.entered(well)
+        wait_until(lambda: well.done == ["drain"])
+    finally:
+        reaper.close()
 
 
 def test_old_connections_are_replaced_and_no_call_is_lost(serve, connect):
