@@ -68,10 +68,14 @@ def enlist(server: Ending) -> None:
 def hosts(server: Ending) -> None:
     """A web server that is not ours brings a connection to a server of this process."""
     if server not in _hosted:
-        _hosted.add(server)
         worker = _gunicorn_worker()
-        if worker is not None:
-            follow(worker)
+        try:
+            if worker is not None:
+                follow(worker)
+        except (RuntimeError, MemoryError) as error:
+            _logger.warning("no thread that would drain this worker of gunicorn as it ends: %s", error)
+            return  # the next connection tries again
+        _hosted.add(server)
 
 
 def follow(worker: Any, accepts: Callable[[], bool] = lambda: False) -> None:
@@ -83,8 +87,9 @@ def follow(worker: Any, accepts: Callable[[], bool] = lambda: False) -> None:
     global _followed
     with _lock:
         if _followed is None:
-            _followed = _Worker(worker, accepts)
-            _followed.start()
+            followed = _Worker(worker, accepts)
+            followed.start()
+            _followed = followed
 
 
 def _gunicorn_worker() -> Any:

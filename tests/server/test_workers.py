@@ -110,3 +110,21 @@ def test_the_worker_is_found_by_its_signal_handlers(server):
         assert workers._gunicorn_worker() is worker
     finally:
         signal.signal(signal.SIGWINCH, before)
+
+
+def test_without_a_thread_to_follow_it_the_next_connection_tries_again(server, monkeypatch, caplog):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    worker = Worker()
+    monkeypatch.setattr(workers, "_hosted", set())
+    monkeypatch.setattr(workers, "_gunicorn_worker", lambda: worker)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        workers.hosts(server)
+    assert "can't start new thread" in caplog.text
+    workers.hosts(server)
+    worker.handle_exit()
+    server.closed.set_result(None)
+    wait_until(lambda: not worker.alive)
+    assert server.limits
