@@ -1,6 +1,7 @@
 """``oompa serve``: what it finds in a module, and servers in processes of their own."""
 
 import json
+import logging
 import re
 import signal
 
@@ -26,6 +27,16 @@ wrong = {"ECHO": 3}
 server = Server(schema, name="mine")
 number = 3
 """
+
+
+@pytest.fixture(autouse=True)
+def logs():
+    """What the command shows of the logs it shows in this test alone."""
+    root, ours = logging.getLogger(), logging.getLogger("oompa")
+    handlers, level = list(root.handlers), ours.level
+    yield
+    root.handlers[:] = handlers
+    ours.setLevel(level)
 
 
 @pytest.fixture
