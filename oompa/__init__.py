@@ -5,8 +5,9 @@ The house has three wings and a landing:
 - ``oompa.wire``: what both ends speak: values as JSON, requests and replies, frames, a WebSocket after its handshake.
 - ``oompa.client``: calls out, Futures back, and a connection that mends itself.
 - ``oompa.server``: a schema of tasks behind a WebSocket, and its health behind HTTP.
-- On the landing is what users open: this module, the command in ``oompa.cli``, ``oompa.gunicorn``, ``stub``, ``errors``,
-  ``schema``, ``once``, ``executors``; and what any wing may use: ``options``, ``emitter``, ``threads``, ``callables``.
+- On the landing is what users open: this module, the command in ``oompa.cli``, ``oompa.gunicorn``, ``prometheus``,
+  ``opentelemetry``, ``testing``, ``once``, ``executors``, ``typed``, ``stub``, ``schema``, ``errors``; and what any wing may
+  use: ``options``, ``emitter``, ``threads``, ``callables``.
 
 The wings stand on the wire and do not know each other. The path of one call:
 
@@ -18,7 +19,8 @@ The wings stand on the wire and do not know each other. The path of one call:
 6. Whoever leads in ``client/turns``, mostly the caller itself, reads it; ``client/link`` settles the ``client/call``.
 
 To mend a fault in reconnecting, begin in ``client/keeper``; in who reads, in ``client/turns``; in what is sent again, in
-``client/exchange``; in who may connect, in ``server/gates``; in how tasks get their threads, in ``server/connection``.
+``client/exchange``; in what a client finds that comes back, in ``server/resume``; in who may connect, in ``server/gates``; in
+how tasks get their threads, in ``server/connection``; in how a worker of gunicorn ends, in ``server/workers``.
 """
 
 import importlib
