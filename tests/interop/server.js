@@ -31,6 +31,8 @@ class Server extends OompaServer {
   }
 }
 
+const outline = request => [request.type, Object.keys(request)];
+
 const healthcheck = () => ('error' in health ? Promise.reject(new Error(health.error)) : Promise.resolve(health.value));
 
 obey({
@@ -41,6 +43,7 @@ obey({
       .on('connection', connection => {
         report('connection');
         connection.on('close', code => report('terminated', code));
+        connection.on('message', text => report('asked', ...outline(JSON.parse(text))));
       });
     return server.listen(port).then(() => http.address().port);
   },

@@ -19,7 +19,7 @@ import needs
 import pytest
 from ports import reserved_port
 
-from oompa import Client, RemoteError, Server, TaskError
+from oompa import Client, RemoteError, RequestTimeout, Server, TaskError, current_request
 
 CEILING = 10.0
 INTEROP = Path(__file__).parent
@@ -300,6 +300,40 @@ class TestOurClientOnTheNodeServer:
             assert not closed.wait(0.5)
             assert client.call("ADD", {"x": 1, "y": 2}) == 3
 
+    def test_node_is_told_nothing_of_deadlines_progress_meta_and_cancels(
+        self, client: Client, node_server: Node, port: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        told: list[Any] = []
+        back = threading.Event()
+        client.on("reconnected", back.set)
+        node_server.do("hold", value=True)
+        kept = client.dispatch("HOLD", "kept", timeout=CEILING, meta={"tenant": 7}, key="k", on_progress=told.append)
+        given_up = client.dispatch("HOLD", "given up", timeout=CEILING)
+        late = client.dispatch("HOLD", "late", timeout=0.3)
+        assert [node_server.event("held") for _ in range(3)] == [["kept"], ["given up"], ["late"]]
+        assert given_up.cancel()
+        with pytest.raises(RequestTimeout):
+            late.result(CEILING)
+
+        # Nor on the next connection, on which it is asked once more for what is pending, and for nothing else.
+        with caplog.at_level("WARNING", "oompa.client"):
+            assert client.call("ECHO", 1) == 1
+        assert caplog.records == []
+        node_server.do("close")
+        node_server.do("hold", value=False)
+        node_server.do("listen", port=port)
+        assert back.wait(CEILING) and kept.result(CEILING) == "kept"
+        assert client.call("ECHO", 2) == 2
+        assert node_server.event("held") == ["kept"]
+        plain = ["type", "id", "payload"]
+        assert named(node_server, "asked") == [
+            *[["HOLD", plain]] * 3,
+            ["ECHO", plain],
+            ["HOLD", plain],
+            ["ECHO", plain],
+        ]
+        assert told == []
+
     def test_close_says_going_away(self, client: Client, node_server: Node) -> None:
         client.call("ADD", {"x": 1, "y": 1})
         client.close()
@@ -338,6 +372,7 @@ class TestTheNodeClientOnOurServer:
             "ECHO": lambda payload: payload,
             "REJECT": reject,
             "NONE": lambda payload: payload is None,
+            "TELL": tell,
         }
         server = Server(schema, healthcheck, ping_interval=0.1)
         server.listen(0).result(CEILING)
@@ -430,6 +465,42 @@ class TestTheNodeClientOnOurServer:
             client.do("ping", timeout=CEILING * 1000)
         assert caught.value.error.startswith("HealthcheckFailed")
 
+    def test_node_is_told_no_progress_and_nothing_it_has_not_asked_for(self, client: Node) -> None:
+        assert client.do("dispatch", type="TELL", payload=5) == [None, {}]
+        replies = [arguments[0] for name, arguments in client.events() if name.startswith(("OK:", "ERR:"))]
+        assert [sorted(reply) for reply in replies] == [["id", "payload", "type"]]
+        assert not [name for name, _ in client.events() if name.startswith("$OOMPA/")]
+
+    def test_calls_of_a_node_client_that_lost_its_connection_are_answered_on_the_next(self, node: Callable[[str], Node]) -> None:
+        """It does not say who it is, so its calls run again; no reply is kept for it, none goes astray."""
+        release, runs = threading.Event(), []
+
+        def hold(payload: Any) -> Any:
+            runs.append(payload)
+            assert release.wait(CEILING)
+            return payload
+
+        server = Server({"HOLD": hold, "ECHO": lambda payload: payload})
+        server.listen(0).result(CEILING)
+        try:
+            client = node("client.js")
+            client.do("connect", url=f"ws://127.0.0.1:{server.port}", interval=50)
+            calls = [client.begin("dispatch", type="HOLD", payload=n) for n in range(4)]
+            assert client.do("dispatch", type="ECHO", payload="asked") == "asked"
+            for connection in server.connections:
+                connection.abort("the test breaks it off")
+            client.event("host-closed")
+            client.event("reconnected")
+            assert client.do("dispatch", type="ECHO", payload="back") == "back"
+            release.set()
+            assert [call.result(CEILING) for call in calls] == [0, 1, 2, 3]
+            assert sorted(runs) == [0, 0, 1, 1, 2, 2, 3, 3]
+            replies = [name for name, _ in client.events() if name.startswith("OK:")]
+            assert len(replies) == len(set(replies)) == 6
+        finally:
+            release.set()
+            server.close().result(CEILING)
+
     def test_node_answers_our_pings(self, client: Node, server: Server) -> None:
         terminated = threading.Event()
         server.on("terminated", lambda connection: terminated.set())
@@ -492,6 +563,15 @@ class TestTheNodeClientOnOurServer:
 def reject(payload: Any) -> None:
     """Fail with the payload itself, as a promise rejected with it would."""
     raise TaskError(payload)
+
+
+def tell(count: int) -> Any:
+    """Tell how far it is, and return what is known of the caller's patience and of its meta."""
+    request = current_request()
+    assert request is not None
+    for done in range(count):
+        request.progress(done, count, "on it")
+    return [request.remaining(), request.meta]
 
 
 def named(node: Node, name: str) -> list[list[Any]]:
