@@ -1,7 +1,7 @@
 """What users hand over to be called, checked where they write it down."""
 
 import functools
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 #: Of ``code.co_flags``: an ``async def`` without and with ``yield``, as in ``inspect``, which is slow to import.
@@ -9,15 +9,14 @@ _COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200
 _GENERATORS = 0x20 | _COROUTINE | _ASYNC_GENERATOR
 
 
-def checked(name: str, value: Any, *arguments: str) -> Any:
+def checked(name: str, value: Any) -> Any:
     """The value, if it can be called and comes to an end without an event loop.
 
     Args:
         name: What it is to be, for the error.
-        arguments: What it is to be called with, by position; none are looked at when none are named.
 
     Raises:
-        TypeError: It cannot be called, or is a coroutine function, which would run nothing here, or takes other arguments.
+        TypeError: It cannot be called, or is a coroutine function, which would run nothing here.
     """
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {value!r}")
@@ -26,16 +25,27 @@ def checked(name: str, value: Any, *arguments: str) -> Any:
             f"{name} must not be a coroutine function, as {value!r} is: nothing would run it; write a plain def, with "
             "asyncio.run or run_coroutine_threadsafe in it where it needs a loop"
         )
-    if arguments:
+    return value
+
+
+def checked_with(name: str, value: Any, *arguments: str) -> Any:
+    """The value, if it is ``checked`` and can be called with these arguments, by position, and with no other.
+
+    Raises:
+        TypeError: As ``checked``, or it takes other arguments.
+    """
+    checked(name, value)
+    code = value.__code__ if isinstance(value, FunctionType) else None
+    if code is None or code.co_argcount != len(arguments) or code.co_kwonlyargcount:
         _check_arguments(name, value, arguments)
     return value
 
 
 def _check_arguments(name: str, function: Any, arguments: tuple[str, ...]) -> None:
-    import inspect
+    import inspect  # late: it is slow to import
 
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, follow_wrapped=False)  # a decorator may bring what the function within takes
     except (TypeError, ValueError):
         return  # of a builtin, maybe: only calling it will tell
     try:

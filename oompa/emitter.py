@@ -6,9 +6,9 @@ reads without the lock and calls listeners outside it. Listeners run on the thre
 
 import logging
 import threading
-from typing import Any, Callable, NamedTuple, Optional, TypeVar, overload
+from typing import Any, Callable, Mapping, NamedTuple, Optional, TypeVar, overload
 
-from .callables import checked
+from .callables import checked_with
 
 Listener = Callable[..., Any]
 Self = TypeVar("Self", bound="Listenable")
@@ -24,13 +24,18 @@ class Emitter:
     """A table of listeners by event name.
 
     Args:
-        names: The events there are.
-        families: Prefixes of further events, such as ``"OK:"``.
+        events: The events there are, and the names of what each passes to its listeners.
+        families: The same of further events, by their prefixes, such as ``"OK:"``.
         logger: Where a listener that raises is reported.
     """
 
-    def __init__(self, names: tuple[str, ...], logger: logging.Logger, families: tuple[str, ...] = ()) -> None:
-        self._names = names
+    def __init__(
+        self,
+        events: Mapping[str, tuple[str, ...]],
+        logger: logging.Logger,
+        families: Mapping[str, tuple[str, ...]] = {},
+    ) -> None:
+        self._events = events
         self._families = families
         self._logger = logger
         self._lock = threading.RLock()
@@ -44,17 +49,21 @@ class Emitter:
     def check(self, event: Any) -> None:
         """Raise TypeError or ValueError for what is no event, such as a listener where the brackets are missing."""
         if not isinstance(event, str):
-            raise TypeError(f'an event must be a string, not {event!r}: write @....on("{self._names[0]}")')
-        if event not in self._names and not event.startswith(self._families):
-            known = ", ".join((*self._names, *(f"{family}<id>" for family in self._families)))
+            raise TypeError(f'an event must be a string, not {event!r}: write @....on("{next(iter(self._events))}")')
+        if event not in self._events and not event.startswith(tuple(self._families)):
+            known = ", ".join((*self._events, *(f"{family}<id>" for family in self._families)))
             raise ValueError(f"unknown event {event!r}; the events are {known}")
 
     def add(self, event: str, listener: Listener, once: bool = False) -> None:
         """Call ``listener`` at each ``event``, or at the next one only. Raises as ``check`` does, and for no listener."""
         self.check(event)
-        checked("a listener", listener)
+        checked_with(f"a listener of {event!r}", listener, *self._arguments_of(event))
         with self._lock:
             self.table[event] = (*self.table.get(event, ()), _Entry(listener, once))
+
+    def _arguments_of(self, event: str) -> tuple[str, ...]:
+        """The names of what a listener is called with."""
+        return self._events.get(event) or self._families.get(event[: event.find(":") + 1], ())
 
     def remove(self, event: str, listener: Optional[Listener] = None) -> None:
         """Forget ``listener``, or every listener of ``event``. What was not there is no error."""
@@ -108,7 +117,7 @@ class Listenable:
         Raises:
             ValueError: There is no such event.
             TypeError: The event is no string, as where the brackets of the decorator are missing; or the listener cannot be
-                called, or is a coroutine function.
+                called with what the event passes, or is a coroutine function.
         """
         return self._listen(event, listener, once=False)
 

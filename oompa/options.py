@@ -13,8 +13,6 @@ error names the option, the value and what would do.
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Optional, TypeVar, cast
 
-from .callables import checked
-
 if sys.version_info >= (3, 11):
     from typing import Unpack as Unpack
 elif TYPE_CHECKING:
@@ -147,11 +145,6 @@ def flag(name: str, value: Any) -> bool:
 def flag_or_none(name: str, value: Any) -> Optional[bool]:
     """True, False or None."""
     return None if value is None else flag(name, value)
-
-
-def callable_or_none(name: str, value: Any) -> Any:
-    """Something that can be called, and is no coroutine function, or None."""
-    return None if value is None else checked(name, value)
 
 
 #: In no path that a request is matched with: converters, a query, a fragment, escapes, and what Werkzeug merges.

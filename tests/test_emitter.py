@@ -22,7 +22,7 @@ class Facade(Listenable):
 
 @pytest.fixture
 def emitter():
-    return Emitter(("reply", "stale"), LOGGER, families=("OK:", "ERR:"))
+    return Emitter({"reply": ("reply",), "stale": ("reply",)}, LOGGER, families={"OK:": ("payload",), "ERR:": ("error",)})
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_coroutine_function_is_no_listener(facade, emitter, listen):
             pass
 
     for each in (listener, functools.partial(listener, 1), Callable(), Callable().__call__):
-        with pytest.raises(TypeError, match="a listener must not be a coroutine function"):
+        with pytest.raises(TypeError, match="a listener of .* must not be a coroutine function"):
             facade.on("reply")(each) if listen == "decorator" else getattr(facade, listen)("reply", each)
     assert emitter.table == {}
 
@@ -220,7 +220,7 @@ def test_an_unknown_event_is_a_value_error_that_names_the_events(emitter, once):
 
 
 def test_without_families_there_are_no_further_events():
-    emitter = Emitter(("reply",), LOGGER)
+    emitter = Emitter({"reply": ("reply",)}, LOGGER)
     for event in ("OK:1", "", "\0", "reply:1"):
         with pytest.raises(ValueError, match="the events are reply$"):
             emitter.add(event, print)
@@ -237,7 +237,7 @@ def test_a_family_has_an_event_for_each_id(emitter, heard):
 
 @pytest.mark.parametrize("listener", [5, "print", [print]])
 def test_a_listener_that_cannot_be_called_is_a_type_error(emitter, listener):
-    with pytest.raises(TypeError, match="a listener must be callable"):
+    with pytest.raises(TypeError, match="a listener of 'reply' must be callable"):
         emitter.add("reply", listener)
     assert not emitter.has("reply")
 
@@ -256,8 +256,15 @@ def test_a_listener_that_raises_is_logged_and_harms_nothing(emitter, heard, capl
     assert caplog.records[0].exc_info[0] is ZeroDivisionError
 
 
-def test_a_listener_with_the_wrong_signature_is_logged_like_one_that_raises(emitter, heard, caplog):
-    emitter.add("reply", lambda: None)
+def test_a_listener_with_the_wrong_signature_is_refused(emitter):
+    """Case 57."""
+    with pytest.raises(TypeError, match=r"a listener of 'reply' must take \(reply\), but .* takes \(\)"):
+        emitter.add("reply", lambda: None)
+    assert not emitter.has("reply")
+
+
+def test_a_listener_whose_wrong_signature_is_hidden_is_logged_like_one_that_raises(emitter, heard, caplog):
+    emitter.add("reply", lambda *replies: (lambda: None)(*replies))
     emitter.add("reply", heard.append)
     emitter.emit("reply", 1)
     assert heard == [1]
@@ -296,8 +303,8 @@ def test_listeners_are_called_outside_the_lock(emitter, heard):
 
 
 def test_listeners_run_on_the_thread_that_emits(emitter, heard):
-    emitter.add("reply", lambda: heard.append(threading.current_thread()))
-    emitter.emit("reply")
+    emitter.add("reply", lambda reply: heard.append(threading.current_thread()))
+    emitter.emit("reply", 1)
     assert heard == [threading.current_thread()]
 
 

@@ -169,10 +169,3 @@ def test_only_true_and_false_are_flags(value):
     assert options.flag("expose_errors", False) is False
     with pytest.raises(TypeError, match="^expose_errors must be True or False, not "):
         options.flag("expose_errors", value)
-
-
-def test_what_cannot_be_called_is_refused_and_none_is_not():
-    assert options.callable_or_none("authenticate", None) is None
-    assert options.callable_or_none("authenticate", print) is print
-    with pytest.raises(TypeError, match="^authenticate must be callable, not 5$"):
-        options.callable_or_none("authenticate", 5)

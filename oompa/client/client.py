@@ -4,7 +4,7 @@ import weakref
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, TypeVar, cast
 
-from ..callables import checked
+from ..callables import checked, checked_with
 from ..emitter import Emitter, Listenable
 from ..logs import get_logger
 from ..options import Signature, Unpack, complete, flag, seconds
@@ -51,7 +51,9 @@ class Client(Listenable):
         settings = complete("Client", CLIENT_OPTIONS, options)
         self.url = url
         self._emitter = Emitter(
-            ("error", "host-closed", "reconnect-failed", "reconnected"), _logger, families=("OK:", "ERR:")
+            {"error": ("exception",), "host-closed": (), "reconnect-failed": (), "reconnected": ()},
+            _logger,
+            families={"OK:": ("payload",), "ERR:": ("error",)},
         )
         self._methods = _checked_methods(methods)
         self._middleware: tuple[Middleware, ...] = ()
@@ -94,10 +96,10 @@ class Client(Listenable):
         returns the Future of its call. What a middleware raises, ``dispatch`` and ``call`` raise.
 
         Raises:
-            TypeError: It cannot be called, or is a coroutine function. Later, from ``dispatch``: what it returned is no
-                Future.
+            TypeError: It cannot be called with these two, or is a coroutine function. Later, from ``dispatch``: what it
+                returned is no Future.
         """
-        self._middleware = (*self._middleware, checked("a middleware", middleware))
+        self._middleware = (*self._middleware, checked_with("a middleware", middleware, "request", "call_next"))
         return middleware
 
     def dispatch(
@@ -141,7 +143,7 @@ class Client(Listenable):
         if resend is not True:
             flag("resend", resend)
         if on_progress is not None:
-            checked("on_progress", on_progress, "progress")
+            checked_with("on_progress", on_progress, "progress")
         own = own_meta(key, on_progress is not None)
         if self._middleware:
             request = Request(type, payload, meta={} if meta is None else check_meta(meta))

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple, Optional, Protocol, Sequence, Union
 
-from ..callables import checked
+from ..callables import checked_with
 from ..emitter import Emitter
 from ..errors import ClientClosed, ConnectionLost, ProtocolError, RemoteError
 from ..options import seconds
@@ -146,7 +146,7 @@ class Link:
     ) -> None:
         #: What messages tell of where it leads.
         self.shown = shown_of(url)
-        self._url: Url = checked("url", url) if callable(url) else url if isinstance(url, str) else tuple(url)
+        self._url: Url = checked_with("url", url) if callable(url) else url if isinstance(url, str) else tuple(url)
         self._endpoints = Endpoints() if endpoints is None else endpoints
         self._options = options
         self._codec = codec_named(options["codec"], options["default"])

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Iterable, Mapping, Optional, Sequence
 
-from ..callables import checked
+from ..callables import checked_with
 from ..options import Option, count, flag, seconds, seconds_or_none, table_of
 from ..wire.options import ConnectionOptions
 from .address import proxy_options
@@ -32,7 +32,7 @@ def _tolerance(name: str, value: Any) -> Optional[Mapping[str, float]]:
 
 def _headers(name: str, value: Any) -> Headers:
     if callable(value):
-        return checked(name, value)  # type: ignore[no-any-return]
+        return checked_with(name, value)  # type: ignore[no-any-return]
     return None if value is None else check_headers(value)
 
 

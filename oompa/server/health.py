@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 
 from flask import Flask, current_app, has_app_context
 
-from ..callables import checked
+from ..callables import checked_with
 from ..errors import HealthcheckFailed
 from .contexts import run_apart
 from .verdicts import health_of
@@ -38,11 +38,11 @@ class SharedCheck:
         timeout: Seconds a run may take.
 
     Raises:
-        TypeError: The healthcheck cannot be called.
+        TypeError: The healthcheck cannot be called, or not without arguments.
     """
 
     def __init__(self, check: Callable[[], Any], timeout: float) -> None:
-        self._check = checked("the healthcheck", check)
+        self._check = checked_with("the healthcheck", check)
         self._timeout = timeout
         self._lock = threading.Lock()
         self._run: Optional[_Run] = None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Callable, Collection, Iterable, Mapping, Opti
 
 from flask import Request
 
-from ..callables import checked
+from ..callables import checked_with
 from ..options import (
     Option,
     count,
@@ -42,7 +42,7 @@ _TOKEN = re.compile(r"[!-~]+", re.ASCII)
 
 
 def _authenticate(name: str, value: Any) -> Optional[Authenticate]:
-    return None if value is None else checked(name, value, "request")
+    return None if value is None else checked_with(name, value, "request")
 
 
 def _token(name: str, value: Any) -> Optional[str]:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping, Optional, Union
 
 from flask import Flask
 
-from ..callables import checked, forgets_to_return
+from ..callables import checked_with, forgets_to_return
 from ..errors import RemoteError, TaskError, ValidationError, printable
 from ..executors import Submitting
 from ..schema import Factory, call_of, is_misfit
@@ -87,7 +87,7 @@ class Pipeline:
     ) -> None:
         _check_schema(schema)
         if healthcheck is not None:
-            checked("the healthcheck", healthcheck)
+            checked_with("the healthcheck", healthcheck)
         self._schema = schema
         self._healthcheck = healthcheck or _always_healthy
         self._codec = codec
@@ -102,7 +102,7 @@ class Pipeline:
 
     def use(self, middleware: Middleware) -> None:
         """Add a middleware behind those there are."""
-        checked("a middleware", middleware, "request", "call_next")
+        checked_with("a middleware", middleware, "request", "call_next")
         if forgets_to_return(middleware):
             raise TypeError(f"a middleware must return a result, and {middleware!r} never does: return call_next(request)")
         self._middleware = (*self._middleware, middleware)
@@ -388,7 +388,7 @@ def _check_schema(schema: Mapping[str, Factory]) -> None:
     for type, factory in schema.items():
         if not isinstance(type, str):
             raise TypeError(f"a task type must be a string, not {type!r}")
-        checked(f"the factory of {type!r}", factory, "payload")
+        checked_with(f"the factory of {type!r}", factory, "payload")
     for submitting in _submitting_in(schema):
         submitting.check_function()
 

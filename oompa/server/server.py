@@ -41,6 +41,15 @@ from .workers import enlist
 _logger = get_logger("oompa.server")
 _logger.addHandler(LastResort("oompa.server"))
 
+#: The events, and what each listener gets.
+_EVENTS = {
+    "connection": ("connection",),
+    "terminated": ("connection",),
+    "error": ("exception",),
+    "reply": ("reply",),
+    "stale": ("reply",),
+}
+
 _REMEDIES = {"disconnect_token": "one of the two has to go"}
 
 M = TypeVar("M", bound=Middleware)
@@ -72,7 +81,7 @@ class Server(Listenable):
         self._options = complete("Server", SERVER_OPTIONS, options)
         check_explorer(self._options, paths_of(self._options))
         codec = codec_named(self._options["codec"], self._options["default"])
-        self._emitter = Emitter(("connection", "terminated", "error", "reply", "stale"), _logger)
+        self._emitter = Emitter(_EVENTS, _logger)
         self._introspection = Introspection(schema, self._options, self._load)
         self._pipeline = Pipeline(
             schema,

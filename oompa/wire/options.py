@@ -2,13 +2,18 @@
 
 from typing import Annotated, Any, Callable, Optional, TypedDict
 
-from ..options import Option, callable_or_none, count, seconds, seconds_or_none
+from ..callables import checked_with
+from ..options import Option, count, seconds, seconds_or_none
 from .codec import codec_named
 
 
 def _codec(name: str, value: Any) -> str:
     codec_named(value)
     return str(value)
+
+
+def _default(name: str, value: Any) -> Optional[Callable[[Any], Any]]:
+    return None if value is None else checked_with(name, value, "value")
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -33,7 +38,7 @@ class ConnectionOptions(TypedDict, total=False):
         Optional[Callable[[Any], Any]],
         Option(
             None,
-            callable_or_none,
+            _default,
             "called for a value that has no JSON form, as `json.dumps(default=)`; returns one that has",
         ),
     ]

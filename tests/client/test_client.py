@@ -795,7 +795,7 @@ def test_the_decorators_of_a_client_without_brackets_or_for_coroutines_show_the_
     client = connect(nowhere)
     with pytest.raises(TypeError, match=r'write @....on\("error"\)'):
         client.on(print)
-    with pytest.raises(TypeError, match="a listener must not be a coroutine function"):
+    with pytest.raises(TypeError, match="a listener of .* must not be a coroutine function"):
         client.once("error", coroutine_function)
     with pytest.raises(TypeError, match="a middleware must not be a coroutine function"):
         client.use(coroutine_function)
@@ -1199,8 +1199,7 @@ def test_what_middleware_raises_the_caller_gets(connect, nowhere):
 
 def test_messages_of_a_newer_server_are_ignored(connect, fake):
     client, told = connect(f"ws://127.0.0.1:{fake.port}"), []
-    for event in ("error", "host-closed"):
-        client.on(event, told.append)
+    client.on("error", told.append).on("host-closed", lambda: told.append("host-closed"))
     future = client.dispatch("ADD", 1)
     connection = fake.accept()
     request = connection.request()

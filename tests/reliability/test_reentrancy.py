@@ -56,7 +56,7 @@ def use(client, server, kept):
     """Call what there is to call, blocking methods excepted."""
     client.dispatch("ECHO", 1).cancel()
     client.dispatch("ECHO", 2).add_done_callback(kept.append)
-    client.on("reconnected", kept.append).off("reconnected", kept.append)
+    client.on("error", kept.append).off("error", kept.append)
     kept[:] = [len(server.connections), client.ping(timeout=CEILING), repr(client)]
 
 
