@@ -35,11 +35,14 @@ from .resume import resume_within
 from .stand_ins import StandIns
 from .stopping import Stop
 from .watcher import Watcher
-from .web import READY, Site, blueprint, paths_of
+from .web import Site, blueprint, paths_of, shared_routes
 from .workers import enlist
 
 _logger = get_logger("oompa.server")
 _logger.addHandler(LastResort("oompa.server"))
+
+#: The name of the routes of the only server of an application, or the first.
+_BLUEPRINT = "oompa"
 
 #: The events, and what each listener gets.
 _EVENTS = {
@@ -49,8 +52,6 @@ _EVENTS = {
     "reply": ("reply",),
     "stale": ("reply",),
 }
-
-_REMEDIES = {"disconnect_token": "one of the two has to go"}
 
 M = TypeVar("M", bound=Middleware)
 
@@ -170,25 +171,18 @@ class Server(Listenable):
         Raises:
             ValueError: The application, or another server in it, has a route of the same path.
         """
-        self._check_routes(app)
-        servers = app.extensions.setdefault("oompa", [])
-        servers.append(self)
-        name = "oompa" if len(servers) == 1 else f"oompa-{len(servers)}"
-        app.register_blueprint(blueprint(name, Site(self, self._options, self._context_of(app), _logger)))
-
-    def _check_routes(self, app: flask.Flask) -> None:
-        """Raise ValueError where the application has a route that this server needs: one of the two would never be reached."""
         if self.ready_path in (self._options["path"], self._options["health_path"]):
             raise ValueError(f"ready_path={self.ready_path!r} must differ from path and health_path: it tells something else")
-        for option, path, method in paths_of(self._options):
-            for rule in app.url_map.iter_rules():
-                if rule.rule != path or method not in (rule.methods or ()):
-                    continue
-                if option != "ready_path" or not rule.endpoint.endswith(READY):
-                    raise ValueError(
-                        f"{option}={path!r}: the application has a route of this path already, the endpoint "
-                        f"{rule.endpoint!r}; " + _REMEDIES.get(option, f"choose another one with Server(..., {option}=...)")
-                    )
+        servers = app.extensions.get("oompa", [])
+        name = f"oompa-{len(servers) + 1}" if servers else _BLUEPRINT
+        self._check_routes(app, name)
+        app.extensions["oompa"] = [*servers, self]
+        app.register_blueprint(blueprint(name, Site(self, self._options, self._context_of(app), _logger)))
+
+    def _check_routes(self, app: flask.Flask, name: str) -> None:
+        """Raise ValueError where the application has a route that this server needs."""
+        for problem in shared_routes(app, name, self._options):
+            raise ValueError(problem)
 
     def _context_of(self, app: flask.Flask) -> Optional[flask.Flask]:
         """The application in whose contexts the tasks run that come through ``app``."""
@@ -219,11 +213,13 @@ class Server(Listenable):
         Raises:
             RuntimeError: The server listens already.
             TypeError: Neither port nor path is given, or both; ``ssl`` is no ``ssl.SSLContext``.
-            ValueError: ``ssl`` is not for a server; an explorer without ``authenticate`` would be open to more than loopback.
+            ValueError: ``ssl`` is not for a server; an explorer without ``authenticate`` would be open to more than loopback;
+                a route was added to ``app`` that has a path of this server's.
         """
         if (port is None) == (path is None):
             raise TypeError('listen needs a port, such as listen(9000), or a path, such as listen(path="/run/app.sock")')
         check_context(ssl)
+        self._check_routes(self.app, _BLUEPRINT)
         if path is None:
             check_reach(self._options, host)
         if self._embedded is not None:

@@ -31,6 +31,9 @@ from .workers import Ending, hosts
 #: What the endpoint of readiness ends in: the one path that several servers of an application may share.
 READY = ".ready"
 
+#: What to do about two routes of one path, where it is not to choose another path.
+_REMEDIES = {"disconnect_token": "one of the two has to go"}
+
 #: Where every connection is closed.
 DISCONNECT_PATH = "/disconnect"
 
@@ -91,18 +94,27 @@ class Site(NamedTuple):
 
 def blueprint(name: str, site: Site) -> Blueprint:
     """The routes of a server, for any Flask application."""
-    host, options, _, _ = site
+    host, options, _, logger = site
+    unchecked = threading.Lock()  # guards nothing: whoever gets it, the first request, looks
+
+    def check_routes() -> None:
+        if unchecked.acquire(blocking=False):
+            for problem in shared_routes(current_app, name, options):
+                logger.error("%s", problem)
 
     def health() -> Response:
+        check_routes()
         return _health(site)
 
     def ready() -> Response:  # of all servers in the application that tell it here
+        check_routes()
         hosts: list[Host] = [each for each in current_app.extensions["oompa"] if each.ready_path == options["ready_path"]]
         if any(each.is_draining() for each in hosts):
             return _busy("draining")
         return _text("ok", 200) if all(each.is_ready() for each in hosts) else _busy("full")
 
     def websocket() -> Response:
+        check_routes()
         return _upgrade(request, site) if wants_websocket(request.environ) else _health(site)
 
     def disconnect() -> Response:
@@ -128,6 +140,23 @@ def paths_of(options: ServerOptions) -> list[tuple[str, str, str]]:
     paths = [(option, options[option], "GET") for option in ("path", "health_path", "ready_path")]
     paths += [("explorer", path, "GET") for path in explorer_paths(options)]
     return paths if options["disconnect_token"] is None else [*paths, ("disconnect_token", DISCONNECT_PATH, "POST")]
+
+
+def shared_routes(app: Flask, name: str, options: ServerOptions) -> Iterator[str]:
+    """What is wrong with each route of the application that a server needs: one of the two is never reached.
+
+    Args:
+        name: Of the blueprint of that server, whose own routes are right.
+    """
+    for option, path, method in paths_of(options):
+        for rule in app.url_map.iter_rules():
+            is_ours = rule.endpoint.startswith(f"{name}.") or (option == "ready_path" and rule.endpoint.endswith(READY))
+            if rule.rule == path and method in (rule.methods or ()) and not is_ours:
+                remedy = _REMEDIES.get(option, f"choose another one with Server(..., {option}=...)")
+                yield (
+                    f"{option}={path!r}: the application has a route of this path already, the endpoint {rule.endpoint!r}, and "
+                    f"one of the two is never reached; {remedy}"
+                )
 
 
 def _text(text: str, status: int, headers: Optional[dict[str, str]] = None) -> Response:

@@ -140,6 +140,41 @@ def test_a_path_that_the_application_serves_already_is_refused(path):
     assert "oompa" not in app.extensions and "oompa" not in app.blueprints
 
 
+@pytest.mark.parametrize("path, option", [("/", "path"), ("/health", "health_path"), ("/ready", "ready_path")])
+def test_a_route_that_is_added_later_with_a_path_of_ours_is_refused_by_listen(path, option):
+    """Case 54: to its own application."""
+    server = Server({})
+    server.app.add_url_rule(path, "page", lambda: "page")
+    with pytest.raises(ValueError, match=f"{option}='{path}': the application has a route of this path already"):
+        server.listen(0)
+    assert server.port is None
+
+
+@pytest.mark.parametrize("asked", ["/ws", "/health", "/ready"])
+def test_a_route_that_is_added_later_with_a_path_of_ours_is_told_once_to_the_log(asked, caplog):
+    """Case 54: an application of somebody else's cannot be refused any more, and ours comes first."""
+    app, server = flask.Flask("site"), Server({}, path="/ws")
+    server.init_app(app)
+    app.add_url_rule("/health", "page", lambda: "page")
+    app.add_url_rule("/elsewhere", "elsewhere", lambda: "page")
+    with app.test_client() as visitor:
+        assert [visitor.get(asked).text for _ in range(2)] == ["ok", "ok"]
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 1
+    assert told[0].startswith("health_path='/health': the application has a route of this path already, the endpoint 'page'")
+
+
+def test_two_servers_of_one_application_tell_nothing_of_each_others_routes(caplog):
+    """Case 54."""
+    app = flask.Flask("site")
+    for number in range(2):
+        Server({}, path=f"/ws{number}", health_path=f"/health{number}").init_app(app)
+    with app.test_client() as visitor:
+        for path in ("/ws0", "/health0", "/ready", "/ws1", "/health1"):
+            assert visitor.get(path).text == "ok"
+    assert not caplog.records
+
+
 def test_a_path_that_the_application_serves_by_another_method_is_free():
     """Case 54."""
     app = flask.Flask("site")
