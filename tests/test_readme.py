@@ -52,7 +52,7 @@ def test_the_first_server_runs_when_it_is_copied_into_a_file(tmp_path):
 def test_the_first_server_is_served_and_called_from_a_shell(tmp_path):
     (tmp_path / "calculator.py").write_text(blocks("python")[0])
     (serve, call) = next(block for block in blocks("sh") if "oompa serve" in block).splitlines()
-    serve, said = serve.partition(" &")[0], call.rpartition("# ")[2]
+    serve, said = serve.partition(" #")[0], call.rpartition("# in another terminal: ")[2]
     with reserved_port() as port:
         path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
         shell = {"cwd": tmp_path, "env": {**os.environ, "PATH": path}, "text": True}

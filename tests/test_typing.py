@@ -13,9 +13,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 USE = '''
 from concurrent.futures import Future
+from collections.abc import Callable
 from typing import Any
 
-from oompa import Call, Client, Connection, Reply, Schema, Server
+from oompa import Call, Client, Connection, Reply, Request, Schema, Server
 
 client = Client("ws://localhost:1", {"add": {"type": "ADD"}}, no_server=True)
 Client(["ws://localhost:1"], no_server=True, subprotocols=["v1"])
@@ -44,17 +45,48 @@ server.on("reply", print).on("stale", print)
 def reply(reply: Reply) -> None: ...
 
 
+@server.once("stale")
+def stale(reply: Reply) -> None: ...
+
+
+@server.use
+def middleware(request: Request, call_next: Callable[[Request], Any]) -> Any: ...
+
+
+@client.use
+def asking(request: Request, call_next: Callable[[Request], "Future[Any]"]) -> "Future[Any]":
+    return call_next(request)
+
+
+@server.use
+def unchecked(request: int, call_next: Callable[[Request], Any]) -> Any: ...
+
+
+reveal_type(reply)
+reveal_type(stale)
+reveal_type(middleware)
+reveal_type(asking)
+reveal_type(server.on("reply", reply).once("reply", reply).off("reply"))
 client.on(listener)
 '''
 
-#: What is told of each ``reveal_type``, and the one mistake.
+#: What is told of each ``reveal_type``.
 REVEALED = [
     "def (error: Exception)",
     "oompa.client.client.Client",
     "oompa.client.call.Call",
     "def (*Any, **Any) -> oompa.client.call.Call",
     "bool",
+    "def (reply: oompa.wire.messages.Reply)",
+    "def (reply: oompa.wire.messages.Reply)",
+    "def (request: oompa.wire.messages.Request, call_next: def (oompa.wire.messages.Request) -> Any) -> Any",
+    "def (request: oompa.wire.messages.Request, call_next: def (oompa.wire.messages.Request) -> "
+    "concurrent.futures._base.Future[Any]) -> concurrent.futures._base.Future[Any]",
+    "oompa.server.server.Server",
 ]
+
+#: The two mistakes, and what is told of them.
+MISTAKEN = {"def unchecked(": "type variable", "client.on(listener)": "overload"}
 
 
 def test_a_strict_type_checker_understands_decorators_and_generated_methods(tmp_path):
@@ -69,8 +101,10 @@ def test_a_strict_type_checker_understands_decorators_and_generated_methods(tmp_
     notes = [note.replace("builtins.", "") for note in notes]  # which a newer mypy leaves out
     assert notes == REVEALED, told
     errors = [line for line in lines if ": error:" in line]
-    line = USE.splitlines().index("client.on(listener)") + 1
-    assert len(errors) == 1 and "overload" in errors[0] and f":{line}:" in errors[0]
+    assert len(errors) == len(MISTAKEN), told
+    for error, (code, problem) in zip(errors, MISTAKEN.items()):
+        wrong = next(number for number, line in enumerate(USE.splitlines(), 1) if line.startswith(code))
+        assert problem in error and int(error.split(":")[1]) in (wrong - 1, wrong)  # of a decorator, or what it decorates
 
 
 #: A small application as both type checkers are to understand it: no error, and types that are asserted.
