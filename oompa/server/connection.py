@@ -19,7 +19,8 @@ those that wait and run hold more than ``max_message_size`` bytes, it stops read
 says twice a second that this end lives.
 
 A connection that is lost starts nothing more. What it has in hand, and the replies it wrote last, are for its client's next
-connection to ask for (``resume``): the reply of a task that ends on the one is sent on the other.
+connection to ask for (``resume``): the reply of a task that ends on the one is sent on the other. So it is for a while after a
+connection was full: a copy that lay unread meanwhile is answered with the reply that was written.
 
 ``_state`` guards who leads, what runs, what is queued and what is awaited. A leader that finds nothing of that (``_is_plain``)
 starts a task without it: nobody else can start one then, and it stores what runs before it looks whether the connection drains,
@@ -49,7 +50,6 @@ from ..wire.messages import (
     CANCEL_TYPE,
     ERR,
     MISSING,
-    OK,
     PING,
     Progress,
     Reply,
@@ -561,8 +561,10 @@ class Connection:
             if self._is_plain:
                 return True
             return self._begins_late(me, key)
-        if self._line is not None and self._line.has_past and self._finds(self._line, key, request):
-            return False
+        # Otherwise it has no past; and where nothing else is to be looked at, it may have lost it meanwhile.
+        if not is_plain and self._line is not None and (self._line.has_past or not self._awaited):
+            if self._finds(self._line, key, request):
+                return False
         with self._state:
             if self._draining or self._closing is not None:
                 return False
@@ -593,19 +595,32 @@ class Connection:
         return False
 
     def _finds(self, line: Line, key: Key, request: Request) -> bool:
-        """Whether a request has begun on an earlier connection: its reply is sent now, or when it is there."""
+        """Whether a request has begun, on an earlier connection or before this one read it: its reply is sent now, or when it
+        is there."""
         resume = self._service.resume
         counted = None if resume is None else resume.key_of(*key)
         if resume is None or counted is None:
             return False
-        found = resume.asked(line, counted, monotonic())
+        now = monotonic()
+        found = resume.asked(line, counted, now)
         if isinstance(found, Running):
             self._adopt(resume, line, counted, key, found.request or request, request.deadline)
         elif found is not None:
-            self._emit_written(key, found)
+            self._send_again(found)
+        has_begun = found is not None or (line.is_behind and self._was_answered(resume.answered(line, counted), key))
+        line.tick(now)
         with self._state:
             self._look_locked()
-        return found is not None
+        return has_begun
+
+    def _was_answered(self, written: Optional[Written], key: Key) -> bool:
+        """Whether a request that lay unread is a copy of one whose reply has gone out since, or is about to."""
+        if written is None:
+            return any(worker.is_replying and self._is_copy(key, other) for worker, other in tuple(self._running.items()))
+        text = written[2]
+        if text:
+            self._send_again(text)
+        return text is not None
 
     def _adopt(
         self, resume: Resume, line: Line, counted: Any, key: Key, request: Request, deadline: Optional[float]
@@ -623,12 +638,8 @@ class Connection:
         elif request.awaits is not None and request.deadline is not None:
             self._watch_deadlines()
 
-    def _emit_written(self, key: Key, text: bytes) -> None:
+    def _send_again(self, text: bytes) -> None:
         """Send a reply that was kept."""
-        if len(text) <= SMALL or self._line is None:
-            self._written.append((*key, text))
-        else:
-            self._line.note(Reply(OK, key[1], task=key[0]), text)
         try:
             self._channel.send(text)
         except ChannelClosed:
@@ -648,6 +659,9 @@ class Connection:
                 self._waits_for_room = False
             if not has_room:
                 self._channel.show_life()
+            if self._line is not None:
+                self._line.fell_behind(monotonic())
+                self._is_plain = False
 
     def _is_full(self) -> bool:
         with self._state:

@@ -7,6 +7,9 @@ for once more, and an older one has in hand, is *adopted*: the reply goes to the
 meanwhile is *kept* for a while. Since nobody knows which of the last replies have arrived when a connection ends, the last ones
 written count as finished meanwhile. What was queued has not begun: it is forgotten, and runs when it is asked for again.
 
+A line that was not read for want of room is *behind*: its client may have sent a request again before its reply was written,
+and that copy is read after it. For a while such a copy is looked for among the replies that were written last.
+
 ::
 
                  lost                 finished                         tick: too old
@@ -37,10 +40,13 @@ TOTAL_BYTES = 64 << 20
 #: As many replies of this size as are kept may be kept: only larger ones have to be counted as they are written.
 SMALL = REPLY_BYTES // REPLIES
 
+#: For how long a connection that was full may still read what its client sent meanwhile, in seconds.
+BEHIND = 10.0
+
 #: A type and an id, alike for requests that are copies of each other and for no others.
 Key = Hashable
 
-#: The type and the id of a request, and the text of its reply; None for one that is not worth keeping.
+#: The type and the id of a request, and the text of its reply: None after one that says to try again, nothing of one too large.
 Written = tuple[Optional[str], Any, Optional[bytes]]
 
 
@@ -63,6 +69,7 @@ class Line:
         connection: Whatever the driver sends on.
         written: The replies that were written last.
         is_lost: Whether nothing can be sent on it any more.
+        is_behind: Whether what is read may have been sent long ago, before the replies that were written last.
     """
 
     def __init__(self, session: "Session", connection: Any) -> None:
@@ -70,11 +77,22 @@ class Line:
         self.connection = connection
         self.written: deque[Written] = deque(maxlen=REPLIES)
         self.is_lost = False
+        self.is_behind = False
+        self._behind_until = 0.0
 
     @property
     def has_past(self) -> bool:
-        """Whether there is anything that it might ask for. Needs no lock: what is missing here now will not come."""
-        return bool(self.session.running or self.session.kept)
+        """Whether it might ask for anything that has begun. Needs no lock: but for falling behind, what is missing will not
+        come."""
+        return bool(self.session.running or self.session.kept or self.is_behind)
+
+    def fell_behind(self, now: float) -> None:
+        """It was not read for a while."""
+        self.is_behind, self._behind_until = True, now + BEHIND
+
+    def tick(self, now: float) -> None:
+        """Time has passed: maybe it has caught up."""
+        self.is_behind = now < self._behind_until
 
     def is_adopted(self, key: Optional[Key]) -> bool:
         """Whether the reply to what runs for it goes to another line. Needs no lock."""
@@ -83,7 +101,12 @@ class Line:
 
     def note(self, reply: Reply, text: bytes) -> None:
         """A reply is about to be written."""
-        self.written.append((reply.task, reply.id, text if is_worth_keeping(reply, text) else None))
+        kept = None if says_to_try_again(reply) else text if len(text) <= REPLY_BYTES else b""
+        self.add((reply.task, reply.id, kept))
+
+    def add(self, written: Written) -> None:
+        """A reply is about to be written, for the first time or once more."""
+        self.written.append(written)
         while sum(len(each[2] or b"") for each in tuple(self.written)) > REPLY_BYTES:
             try:
                 self.written.popleft()
@@ -106,7 +129,8 @@ class Running(NamedTuple):
 class _Kept(NamedTuple):
     session: "Session"
     key: Key
-    text: bytes
+    written: Written
+    size: int
     until: float
 
 
@@ -126,9 +150,14 @@ class Session:
         self.size = 0
 
 
+def says_to_try_again(reply: Reply) -> bool:
+    """Whether a reply has ``retry_after``: nothing has run, and the request is worth another try."""
+    return reply.details is not None and "retry_after" in reply.details
+
+
 def is_worth_keeping(reply: Reply, text: bytes) -> bool:
-    """Whether to send a reply again. After one with ``retry_after`` nothing has run, and the request is worth another try."""
-    return len(text) <= REPLY_BYTES and not (reply.details is not None and "retry_after" in reply.details)
+    """Whether to send a reply again."""
+    return len(text) <= REPLY_BYTES and not says_to_try_again(reply)
 
 
 def keys_with(codec: Codec) -> Callable[[Optional[str], Any], Optional[Key]]:
@@ -222,15 +251,15 @@ class Resume:
                 if running.adopter is line:
                     session.running[key] = running._replace(adopter=None)
             begun = {each.key: each for each in in_hand()}
-            written = {self.key_of(task, id): text for task, id, text in tuple(line.written)}
+            written = {self.key_of(each[0], each[1]): each for each in tuple(line.written)}
             for key, each in begun.items():
                 if not each.is_replying:
                     written.pop(key, None)  # of an earlier request with the same id
                 if key not in written:
                     session.running[key] = Running(line, each.request)
-            for key, text in written.items():
-                if key is not None and text is not None:
-                    self._keep_locked(session, key, text, now)
+            for key, last in written.items():
+                if key is not None and last[2]:
+                    self._keep_locked(session, key, last, now)
             line.written.clear()
             self._tidy_locked(session, now)
 
@@ -245,11 +274,16 @@ class Resume:
             kept = session.kept.get(key)
             if kept is not None:
                 self._drop_locked(kept)
-                return kept.text
+                line.add(kept.written)  # here, lest the line is lost in between, and the reply with it
+                return kept.written[2]
             running = session.running.get(key)
             if running is not None:
                 running = session.running[key] = running._replace(adopter=line)
             return running
+
+    def answered(self, line: Line, key: Key) -> Optional[Written]:
+        """What was written last for a request on its own line. Needs no lock."""
+        return next((each for each in reversed(tuple(line.written)) if self.key_of(each[0], each[1]) == key), None)
 
     def owes(self, line: Line, key: Key) -> bool:
         """Whether this line is to get the reply to what runs elsewhere."""
@@ -278,7 +312,7 @@ class Resume:
             if adopter is not None:
                 adopter.note(reply, text)
             elif is_worth_keeping(reply, text):
-                self._keep_locked(session, key, text, now)
+                self._keep_locked(session, key, (reply.task, reply.id, text), now)
             self._tidy_locked(session, now)
             return adopter
 
@@ -309,14 +343,14 @@ class Resume:
         with self._lock:
             return sum(map(len, self._sessions.values()))
 
-    def _keep_locked(self, session: Session, key: Key, text: bytes, now: float) -> None:
+    def _keep_locked(self, session: Session, key: Key, written: Written, now: float) -> None:
         old = session.kept.get(key)
         if old is not None:
             self._drop_locked(old)
-        kept = session.kept[key] = _Kept(session, key, text, now + self._timeout)
+        kept = session.kept[key] = _Kept(session, key, written, len(written[2] or b""), now + self._timeout)
         self._order[id(kept)] = kept
-        session.size += len(text)
-        self._size += len(text)
+        session.size += kept.size
+        self._size += kept.size
         while len(session.kept) > REPLIES or session.size > REPLY_BYTES:
             self._drop_locked(next(iter(session.kept.values())))
         while self._size > self._total:
@@ -328,8 +362,8 @@ class Resume:
     def _drop_locked(self, kept: _Kept) -> None:
         session = kept.session
         del session.kept[kept.key], self._order[id(kept)]
-        session.size -= len(kept.text)
-        self._size -= len(kept.text)
+        session.size -= kept.size
+        self._size -= kept.size
 
     def _drop_old_locked(self, now: float) -> None:
         while self._order and (kept := next(iter(self._order.values()))).until <= now:

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from raw_peer import TEXT, RawPeer, frame, upgrade
 
 from oompa import TaskError
-from oompa.server.resume import REPLIES, REPLY_BYTES, InHand, Resume, Running, is_same_identity, keys_with
+from oompa.server import resume as resume_module
+from oompa.server.resume import BEHIND, REPLIES, REPLY_BYTES, InHand, Resume, Running, is_same_identity, keys_with
 from oompa.wire.codec import codec_named
 from oompa.wire.messages import ERR, MISSING, OK, Reply, Request
 
@@ -87,7 +88,7 @@ class Reconnecting(RuleBasedStateMachine):
         if id in self.kept:
             assert found == self.kept.pop(id)[0]
             self.written.append((id, found))
-            self.line.written.append(("T", id, found))
+            assert self.line.written[-1] == ("T", id, found)  # by when nobody could lose the line in between
         elif id in self.in_hand and self.in_hand[id][0] is not self.line:
             assert isinstance(found, Running) and found.request.id == id and self.resume.owes(self.line, KEY_OF("T", id))
             self.in_hand[id] = (self.in_hand[id][0], self.line)
@@ -614,3 +615,69 @@ def test_connection_that_takes_over_waits_for_what_the_other_is_just_losing(serv
     ask(second, "WAIT", "x", 1)
     tasks.release.set()
     assert second.reply()["payload"] == "x, run 1"
+
+
+@pytest.mark.parametrize("name, runs", [("client-1", 1), (None, 2)])
+def test_copy_that_lay_unread_while_the_connection_was_full_is_answered_and_not_run(serve, join, tasks, name, runs):
+    """A client that says who it is never uses an id again; another may."""
+    server = serve(tasks.schema, concurrency=1, max_queued=1)
+    peer = join(server, name)
+    ask(peer, "WAIT", "x", 1)
+    wait_until(lambda: tasks.runs["x"])
+    ask(peer, "QUICK", "filler", 2)
+    wait_until(lambda: server.stats()["queued"] == 1)
+    ask(peer, "WAIT", "x", 1)
+    ask(peer, "QUICK", "next", 3)
+    tasks.release.set()
+    replies = [peer.reply() for _ in range(4)]
+    copy = f"x, run {runs}"
+    assert [reply["payload"] for reply in replies] == ["x, run 1", "filler, run 1", copy, "next, run 1"]
+    assert tasks.runs["x"] == runs
+
+
+def test_connection_that_was_full_looks_for_copies_for_a_while_only(serve, join, tasks, monkeypatch):
+    monkeypatch.setattr(resume_module, "BEHIND", 0.0)
+    server, opened = serve(tasks.schema, concurrency=1, max_queued=1), []
+    server.on("connection", opened.append)
+    peer = join(server)
+    ask(peer, "WAIT", "x", 1)
+    wait_until(lambda: tasks.runs["x"])
+    ask(peer, "QUICK", "filler", 2)
+    wait_until(lambda: opened[0]._waits_for_room)
+    tasks.release.set()
+    assert [peer.reply()["id"] for _ in range(2)] == [1, 2]
+    wait_until(lambda: not opened[0]._is_plain and not opened[0]._running)
+    ask(peer, "QUICK", "next", 3)
+    assert peer.reply()["payload"] == "next, run 1"
+    wait_until(lambda: opened[0]._is_plain)
+
+
+def test_connection_is_plain_again_when_what_was_kept_for_its_client_has_gone(serve, join, tasks):
+    server, opened = serve(tasks.schema, resume_timeout=0.05), []
+    server.on("connection", opened.append)
+    first = join(server)
+    ask(first, "QUICK", "x", 1)
+    first.reply()
+    lose(first, server)
+    second = join(server)
+    wait_until(lambda: not server._service.resume.due() < float("inf"))
+    ask(second, "QUICK", "y", 2)
+    assert second.reply()["payload"] == "y, run 1"
+    wait_until(lambda: opened[-1]._is_plain)
+
+
+def test_line_that_is_behind_tells_what_was_written_last_for_a_request():
+    resume = Resume(30.0, KEY_OF)
+    line, _ = resume.opened("client-1", True, [], None, None)
+    for reply in (Reply(OK, 1, "old", task="A"), Reply(ERR, 1, error="busy", task="A", details={"retry_after": 0.1})):
+        line.note(reply, b"text")
+    line.note(Reply(OK, True, task="A"), b"other")
+    line.note(Reply(OK, 2, task="A"), bytes(REPLY_BYTES + 1))
+    told = [resume.answered(line, resume.key_of(task, id)) for task, id in [("A", 1), ("A", True), ("A", 2), ("B", 1)]]
+    assert told == [("A", 1, None), ("A", True, b"other"), ("A", 2, b""), None]
+    assert not line.has_past
+    line.fell_behind(5.0)
+    line.tick(5.0 + BEHIND - 0.1)
+    assert line.has_past
+    line.tick(5.0 + BEHIND)
+    assert not line.has_past
