@@ -8,6 +8,7 @@ import weakref
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from multiprocessing import resource_tracker
 
 import elsewhere
 import needs
@@ -19,6 +20,12 @@ from oompa import HealthcheckFailed, RemoteError, Schema, Server, TaskError
 
 #: Seconds until a process has started, on a machine that is busy.
 STARTING = 60.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tracker():
+    """What multiprocessing starts beside the first process it spawns: another one, and a pipe to it, until this one ends."""
+    resource_tracker.ensure_running()
 
 
 @pytest.fixture
