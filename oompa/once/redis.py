@@ -25,8 +25,9 @@ class RedisStore:
     does as a Redis does, Valkey for one, will do.
 
     Args:
-        redis: A client of the package ``redis`` (the extra ``redis``), ``redis.Redis(...)``, which stays yours to close. Give
-            it a ``socket_timeout``: a request waits as long for Redis as the client does.
+        redis: A client of the package ``redis`` (the extra ``redis``), ``redis.Redis(...)``, which stays yours to close. A
+            request, and its reply, wait as long for Redis as the client does: give it a ``socket_timeout``, and a ``retry``
+            such as ``Retry(NoBackoff(), 1)``, for by itself it tries again up to ten times.
         prefix: What its keys begin with.
 
     Raises:
