@@ -27,7 +27,7 @@ def package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        pytest.skip(f"{error}: pip install -e '.[test-all]'")
+        pytest.skip(f"{error}: pip install -e '.[test-all]'", allow_module_level=True)
 
 
 def locks_that_signals_leave_alone() -> None:

@@ -219,6 +219,10 @@ class EmbeddedServer(ThreadedWSGIServer):
         """Stop accepting, end the connections there are, and free the port, or remove the file of the socket."""
         if self._file is not None:
             self._file.remove()
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)  # refuses whoever comes, even where a child has a copy that it has yet to close
+        except OSError:  # not everywhere for a socket that listens
+            pass
         self.shutdown()
         self._thread.join()
         with self._lock:
