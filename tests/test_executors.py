@@ -37,9 +37,9 @@ def threads():
 
 @pytest.fixture(scope="module")
 def processes():
-    """A pool of processes, which has started."""
+    """A pool of processes, both of which have started: each is when there is a call that none is free for."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert pool.submit(elsewhere.add, 1).result(STARTING) == 7
+        assert [call.result(STARTING) for call in [pool.submit(elsewhere.add, 1) for _ in range(2)]] == [7, 7]
         yield pool
 
 
@@ -277,7 +277,7 @@ def test_a_pool_that_was_shut_down_is_unavailable_and_unhealthy(serve, connect):
     with connect(server) as client:
         assert client.call("ADD", {"x": 1}) == 7 and health_of(server) == 200
         pool.shutdown()
-        with pytest.raises(RemoteError, match="the executor takes no tasks: cannot schedule") as failed:
+        with pytest.raises(RemoteError, match="the executor takes no tasks: RuntimeError: cannot schedule") as failed:
             client.call("ADD", {"x": 1})
         assert failed.value.code == "unavailable" and health_of(server) == 500
 
