@@ -102,7 +102,7 @@ class Submitting:
             raise
         except Exception as error:  # it is broken, shut down, or has lost its cluster
             self.broken = error
-            raise BrokenExecutor(f"the executor takes no tasks: {error}") from error
+            raise BrokenExecutor(f"the executor takes no tasks: {type(error).__name__}: {error}") from error
         future.add_done_callback(partial(self._settled, known))
         return future
 
