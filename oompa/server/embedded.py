@@ -220,7 +220,7 @@ class EmbeddedServer(ThreadedWSGIServer):
         if self._file is not None:
             self._file.remove()
         try:
-            self.socket.shutdown(socket.SHUT_RDWR)  # refuses whoever comes, even where a child has a copy that it has yet to close
+            self.socket.shutdown(socket.SHUT_RDWR)  # a child may have a copy that it has yet to close
         except OSError:  # not everywhere for a socket that listens
             pass
         self.shutdown()

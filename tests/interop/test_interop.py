@@ -471,7 +471,7 @@ class TestTheNodeClientOnOurServer:
         assert [sorted(reply) for reply in replies] == [["id", "payload", "type"]]
         assert not [name for name, _ in client.events() if name.startswith("$OOMPA/")]
 
-    def test_calls_of_a_node_client_that_lost_its_connection_are_answered_on_the_next(self, node: Callable[[str], Node]) -> None:
+    def test_calls_of_a_node_client_that_was_cut_off_are_answered_on_the_next(self, node: Callable[[str], Node]) -> None:
         """It does not say who it is, so its calls run again; no reply is kept for it, none goes astray."""
         release, runs = threading.Event(), []
 
