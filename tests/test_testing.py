@@ -42,6 +42,18 @@ def test_a_joined_client_is_a_client(tmp_path, monkeypatch):
     server.close().result()
 
 
+def test_a_server_whose_authenticate_raises_is_not_asked_again():
+    asked = []
+
+    def authenticate(request):
+        asked.append(request)
+        return 1 / 0
+
+    with pytest.raises(ConnectionLost, match="500.*its log tells why"):
+        connect(Server({}, authenticate=authenticate))
+    assert len(asked) == 1
+
+
 def test_what_a_refused_client_is_told():
     server = Server({}, authenticate=lambda request: False)
     with pytest.raises(ConnectionLost, match="401"):

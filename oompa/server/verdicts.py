@@ -2,17 +2,22 @@
 
 A healthcheck and ``authenticate`` answer yes or no, and nearly everything in Python counts as a yes: a coroutine that nobody
 awaits, an exception that is returned instead of raised, ``("Unauthorized", 401)``. Such an answer is a mistake of whoever wrote
-the function, and no yes.
+the function, and no yes. So is a function that is returned where its value was meant.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from concurrent.futures import Future
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Optional
 
 from werkzeug.local import LocalProxy
 from werkzeug.wrappers import Response
 
 from ..errors import HealthcheckFailed
+
+#: What lacks its brackets where it is an answer. An object of a class with ``__call__`` may well be somebody.
+_TO_BE_CALLED = (FunctionType, BuiltinFunctionType, MethodType, partial, type)
 
 
 def value_of(result: Any) -> Any:
@@ -39,6 +44,10 @@ def mistake_in(answer: Any) -> Optional[str]:
         return f"{answer!r}, which is to be raised"
     if isinstance(answer, Response):
         return f"a response, {answer!r}; flask.abort(...) answers with one"
+    if isinstance(answer, _TO_BE_CALLED):
+        return f"{answer!r}, which is to be called"
+    if answer is NotImplemented or answer is Ellipsis:
+        return f"{answer!r}, which says nothing"
     return f"a tuple, {answer!r}" if type(answer) is tuple else None
 
 

@@ -8,12 +8,14 @@ import socket
 import tempfile
 import threading
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, Iterator, Optional
 from urllib.parse import quote
 
 from ..client.address import Address
 from ..client.client import Client, Methods
 from ..client.options import ClientOptions
+from ..errors import ClientClosed, ConnectionLost
 from ..logs import get_logger
 from ..options import Unpack
 from ..server.embedded import LOCAL_PEER, LOCAL_SERVER, EmbeddedServer, RequestHandler
@@ -104,18 +106,37 @@ def connect(
         client_options: As of :class:`oompa.Client`, ``headers`` among them.
 
     Raises:
-        ConnectionLost: The server refuses the client; it tells why.
+        ConnectionLost: The server refuses the client, or ``authenticate`` raises; it tells why.
     """
     joint = _Joint(server, identity, faults or getattr(server, "faults", None))
     address: Any = Address(_URL, "localhost", 80, False, dial=joint.dial)
     client = Client([address], methods, **client_options)
     if not client_options.get("no_server"):
         try:
-            client.wait_connected(_HANDSHAKE_TIMEOUT)
+            _wait_connected(client)
         except BaseException:
             client.close()
             raise
     return client
+
+
+def _wait_connected(client: Client) -> None:
+    """Wait for a connection, but not for a server whose own fault is in the way: it would be the same each second."""
+    broken: list[ConnectionLost] = []
+
+    def give_up(error: Any) -> None:
+        if isinstance(error, ConnectionLost) and error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            broken.append(error)
+            client.close()
+
+    client.on("error", give_up)
+    try:
+        client.wait_connected(_HANDSHAKE_TIMEOUT)
+    except ClientClosed:
+        if not broken:
+            raise
+        raise broken[0] from None
+    client.off("error", give_up)
 
 
 class _Listener(EmbeddedServer):

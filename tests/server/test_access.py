@@ -235,6 +235,13 @@ class Awaited:
 
 
 MISTAKES = {
+    "a function without its brackets": lambda request=None: future_of,
+    "a builtin": lambda request=None: len,
+    "a method": lambda request=None: User("ann").count,
+    "a partial": lambda request=None: functools.partial(future_of, True),
+    "a class": lambda request=None: User,
+    "NotImplemented": lambda request=None: NotImplemented,
+    "an ellipsis": lambda request=None: ...,
     "a coroutine": lambda request=None: coroutine(),
     "an asynchronous generator": lambda request=None: asynchronous_generator(),
     "an awaitable": lambda request=None: Awaited(),
