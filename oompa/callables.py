@@ -54,6 +54,41 @@ def _check_arguments(name: str, function: Any, arguments: tuple[str, ...]) -> No
         raise TypeError(f"{name} must take ({', '.join(arguments)}), but {function!r} takes {signature}") from None
 
 
+def checked_middleware(middleware: Any) -> Any:
+    """The middleware, if it takes a request and what calls on, and returns something.
+
+    Raises:
+        TypeError: As ``checked_with``, or it would never return a result.
+    """
+    checked_with("a middleware", middleware, "request", "call_next")
+    if forgets_to_return(middleware):
+        raise TypeError(f"a middleware must return a result, and {middleware!r} never does: return call_next(request)")
+    return middleware
+
+
+def checked_for_keywords(name: str, value: Any) -> Any:
+    """The value, if it is ``checked`` and may be called with keyword arguments alone.
+
+    Raises:
+        TypeError: As ``checked``, or it needs arguments by their position.
+    """
+    checked(name, value)
+    if isinstance(value, FunctionType) and not value.__code__.co_posonlyargcount:
+        return value
+    import inspect  # late: it is slow to import
+
+    try:
+        parameters = inspect.signature(value, follow_wrapped=False).parameters.values()
+    except (TypeError, ValueError):
+        return value
+    needed = [each.name for each in parameters if each.kind is each.POSITIONAL_ONLY and each.default is each.empty]
+    if needed:
+        raise TypeError(
+            f"{name} gets the payload's keys as keyword arguments, but {value!r} takes {', '.join(needed)} by position alone"
+        )
+    return value
+
+
 def forgets_to_return(function: Any) -> bool:
     """Whether a function of Python's comes to an end and never with a value, though it uses its last argument."""
     import dis

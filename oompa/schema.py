@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
-from .callables import checked
+from .callables import checked, checked_for_keywords
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -78,12 +78,12 @@ class Schema(dict[str, Factory]):
         """Let ``factory`` run ``type``: :meth:`task` without the decorator.
 
         Raises:
-            TypeError: ``type`` is no string, or the factory cannot be called, or is a coroutine function; or ``executor`` is
-                none, or needs to pickle the factory and cannot.
+            TypeError: ``type`` is no string, or the factory cannot be called, or not by keywords, or is a coroutine function;
+                or ``executor`` is none, or needs to pickle the factory and cannot.
             ValueError: ``type`` has a factory already.
         """
         self._check_new(type)
-        function = checked(f"the factory of {type!r}", factory)
+        function = checked_for_keywords(f"the factory of {type!r}", factory)
         call = function
         if executor is not None:
             from .executors import Submitting

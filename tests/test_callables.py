@@ -5,7 +5,7 @@ from unittest import mock
 
 import pytest
 
-from oompa import Client, Server
+from oompa import Client, Schema, Server
 from oompa.callables import checked, checked_with
 from oompa.emitter import Listenable
 
@@ -105,6 +105,33 @@ def test_a_clients_middleware_takes_two_as_the_servers_does():
     for facade in (Server({}), Client("ws://localhost:1", no_server=True)):
         with pytest.raises(TypeError, match=r"^a middleware must take \(request, call_next\), but "):
             facade.use(lambda request: None)
+
+
+@pytest.mark.parametrize("make", [lambda: Server({}), lambda: Client("ws://localhost:1", no_server=True)])
+def test_a_middleware_that_forgets_to_return_is_refused_at_both_ends(make):
+    """Case 57."""
+
+    def forgetful(request, call_next):
+        call_next(request)
+
+    with pytest.raises(TypeError, match=r"^a middleware must return a result, and .* never does: return call_next\(request\)$"):
+        make().use(forgetful)
+
+
+@pytest.mark.parametrize("function", [lambda x, /: x, lambda x, /, y=1: x, abs, functools.partial(lambda x, y, /: x, 1)])
+def test_a_task_that_needs_arguments_by_position_is_refused(function):
+    """Case 57: the payload's keys are keyword arguments; each call would fail."""
+    with pytest.raises(TypeError, match="^the factory of 'ABS' gets the payload's keys as keyword arguments, but "):
+        Schema().add("ABS", function)
+    with pytest.raises(TypeError, match="by position alone$"):
+        Schema().task("ABS")(function)
+
+
+@pytest.mark.parametrize("function", [lambda x=1, /: x, lambda x: x, lambda *x, **y: x, dict, Callables(), mock.Mock()])
+def test_a_task_that_can_be_called_by_keywords_is_taken(function):
+    schema = Schema()
+    schema.add("A", function)
+    assert list(schema) == ["A"]
 
 
 def listen(facade: Listenable, event, listener):

@@ -4,7 +4,7 @@ import weakref
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, TypeVar, cast
 
-from ..callables import checked, checked_with
+from ..callables import checked, checked_middleware, checked_with
 from ..emitter import Emitter, Listenable
 from ..logs import get_logger
 from ..options import Signature, Unpack, complete, flag, seconds
@@ -96,10 +96,10 @@ class Client(Listenable):
         returns the Future of its call. What a middleware raises, ``dispatch`` and ``call`` raise.
 
         Raises:
-            TypeError: It cannot be called with these two, or is a coroutine function. Later, from ``dispatch``: what it
-                returned is no Future.
+            TypeError: It cannot be called with these two, is a coroutine function, or never returns anything. Later, from
+                ``dispatch``: what it returned is no Future.
         """
-        self._middleware = (*self._middleware, checked_with("a middleware", middleware, "request", "call_next"))
+        self._middleware = (*self._middleware, checked_middleware(middleware))
         return middleware
 
     def dispatch(

@@ -26,6 +26,7 @@ Authenticate = Callable[[Request], Any]
 
 #: An origin as browsers send it (:rfc:`6454#section-6.1`): scheme, host, and a port that is not the scheme's own.
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
+_LAST_PORT = 65535
 _OWN_PORTS = {"http": "80", "https": "443"}
 
 #: What browsers send for what has no origin of its own, and for files.
@@ -66,14 +67,18 @@ def _origins(name: str, value: Any) -> Optional[frozenset[str]]:
     origins = _strings(name, value, "https://example.com")
     for origin in origins:
         match = _ORIGIN.fullmatch(origin)
-        is_sent = match is not None and match[1] not in ("ws", "wss") and match[3] != _OWN_PORTS.get(match[1], "")
-        if not is_sent and origin not in _NAMELESS:
+        if origin not in _NAMELESS and (match is None or not _is_sent(match[1], match[3])):
             raise ValueError(
                 f"{name} has {origin!r}, which no browser sends: an origin is scheme://host or scheme://host:port in small "
                 "letters, without a path, a final slash or the scheme's own port, such as 'https://example.com'; '*' alone "
                 "stands for all"
             )
     return frozenset(origins)
+
+
+def _is_sent(scheme: str, port: Optional[str]) -> bool:
+    """Whether browsers send an origin of this scheme and port; None: without one."""
+    return scheme not in ("ws", "wss") and (port is None or (port != _OWN_PORTS.get(scheme) and int(port) <= _LAST_PORT))
 
 
 def _subprotocols(name: str, value: Any) -> tuple[str, ...]:

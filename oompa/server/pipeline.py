@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping, Optional, Union
 
 from flask import Flask
 
-from ..callables import checked_with, forgets_to_return
+from ..callables import checked_middleware, checked_with
 from ..errors import RemoteError, TaskError, ValidationError, printable
 from ..executors import Submitting
 from ..schema import Factory, call_of, is_misfit
@@ -102,10 +102,7 @@ class Pipeline:
 
     def use(self, middleware: Middleware) -> None:
         """Add a middleware behind those there are."""
-        checked_with("a middleware", middleware, "request", "call_next")
-        if forgets_to_return(middleware):
-            raise TypeError(f"a middleware must return a result, and {middleware!r} never does: return call_next(request)")
-        self._middleware = (*self._middleware, middleware)
+        self._middleware = (*self._middleware, checked_middleware(middleware))
         run: CallNext = self._run_factory
         for each in reversed(self._middleware):
             run = _before(each, run)

@@ -1176,7 +1176,7 @@ def test_middleware_that_returns_no_future_is_a_type_error_that_names_it(connect
 
     @client.use
     def forgetful(request, call_next):
-        call_next(request)
+        return call_next(request) and None
 
     for use in (client.dispatch, client.call):
         with pytest.raises(TypeError, match="forgetful.* must return a Future, .* not None"):

@@ -457,6 +457,7 @@ def test_origins_that_are_one_string_are_refused():
         "https://ann@app.example",
         "https://bücher.example",
         "wss://app.example",
+        "https://app.example:65536",
         " https://app.example",
         "https://app.example\n",
         "",
