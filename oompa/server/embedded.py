@@ -154,6 +154,14 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
+def _shut(sock: socket.socket) -> None:
+    """Wake whoever waits on a socket, for good; TLS, if there is any, is not told."""
+    try:
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
 def check_context(context: Any) -> None:
     """Raise TypeError or ValueError for what is no ``ssl.SSLContext`` of a server: no connection could be accepted with it."""
     if context is None:
@@ -219,19 +227,14 @@ class EmbeddedServer(ThreadedWSGIServer):
         """Stop accepting, end the connections there are, and free the port, or remove the file of the socket."""
         if self._file is not None:
             self._file.remove()
-        try:
-            self.socket.shutdown(socket.SHUT_RDWR)  # a child may have a copy that it has yet to close
-        except OSError:  # not everywhere for a socket that listens
-            pass
+        # A child may have a copy that it has yet to close; and the accepting thread wakes. Not everywhere for a socket that listens.
+        _shut(self.socket)
         self.shutdown()
         self._thread.join()
         with self._lock:
             left = list(self._open)
         for sock in left:
-            try:
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                pass
+            _shut(sock)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection; without a descriptor for it, pause instead of trying again at once for ever."""

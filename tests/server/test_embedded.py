@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import socket
 import ssl
+import sys
 
 import pytest
 from conftest import CEILING, wait_until
 from raw_peer import RawPeer, health, request_frame, upgrade
 
 from oompa import Client, Server
+from oompa.server import embedded
 
 
 @pytest.fixture
@@ -216,6 +218,15 @@ def wait_for_a_byte(pipe):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a listening socket cannot be shut down")
+@pytest.mark.parametrize("is_local", [False, True])
+def test_closing_waits_for_no_look(tmp_path, monkeypatch, is_local):
+    monkeypatch.setattr(embedded, "_POLL_INTERVAL", 2 * CEILING)
+    server = Server({})
+    server.listen(**({"path": str(tmp_path / "s")} if is_local else {"port": 0})).result(CEILING)
+    server.close().result(CEILING)
+
+
 def test_a_child_that_a_task_forks_does_not_keep_the_port(serve):
     """Case 18."""
     children = []
