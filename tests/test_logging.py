@@ -64,7 +64,7 @@ server.use(lambda request, call_next: call_next(request))
 server.listen(0).result(10)
 url = f"ws://127.0.0.1:{server.port}"
 with Client(url, reconnect_interval=0.02) as client, Client(url, headers={"X-No": "1"}, reconnect_interval=0.02):
-    client.on("host-closed", fail)
+    client.on("host-closed", lambda: fail(None))
     assert isinstance(client.dispatch("FAIL").exception(10), Exception)
     assert isinstance(client.ping().exception(10), Exception)
     closed = threading.Event()

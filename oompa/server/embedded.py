@@ -227,7 +227,8 @@ class EmbeddedServer(ThreadedWSGIServer):
         """Stop accepting, end the connections there are, and free the port, or remove the file of the socket."""
         if self._file is not None:
             self._file.remove()
-        # A child may have a copy that it has yet to close; and the accepting thread wakes. Not everywhere for a socket that listens.
+        # A child may have a copy that it has yet to close, and the accepting thread wakes. Not every system lets a
+        # listening socket be shut down.
         _shut(self.socket)
         self.shutdown()
         self._thread.join()

@@ -219,7 +219,8 @@ class Server(Listenable):
         if (port is None) == (path is None):
             raise TypeError('listen needs a port, such as listen(9000), or a path, such as listen(path="/run/app.sock")')
         check_context(ssl)
-        self._check_routes(self.app, _BLUEPRINT)
+        if self in self.app.extensions.get("oompa", ()):  # it may have been given another application
+            self._check_routes(self.app, _BLUEPRINT)
         if path is None:
             check_reach(self._options, host)
         if self._embedded is not None:
