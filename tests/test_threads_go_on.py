@@ -21,8 +21,8 @@ PACKAGE = str(Path(oompa.__file__).parent)
 #: Of the places found, one in so many is tried where ``--long`` does not ask for each.
 SAMPLE = 9
 
-#: To free a lock, or to take something out of a collection, allocates nothing and asks nobody.
-NEVER_FAIL = {"release", "__exit__", "discard", "pop", "popleft", "clear"}
+#: To take or free a lock, or to take something out of a collection, allocates nothing and asks nobody.
+NEVER_FAIL = {"release", "__enter__", "__exit__", "discard", "pop", "popleft", "clear"}
 
 
 class Raising(logging.Handler):

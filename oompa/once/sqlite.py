@@ -35,7 +35,7 @@ class SqliteStore:
     """Keeps values in an SQLite database on a local disk, for all processes of a machine that open it; any thread may use it.
 
     Times are the wall clock's, the only one that survives a restart: set it forward by an hour, and what was kept for less
-    than that is gone.
+    than that is gone; set it back, and what a process that died has left stays for as much longer.
 
     ``_lock`` guards the connection, which does one thing at a time: writing to the file is a part of that. A fork has a lock of
     its own, for the thread that holds its parent's is not there.

@@ -272,6 +272,8 @@ class _Upgrade(Response):
                 self._host.serve(accept(environ, self._answer)._replace(received=early), self._visitor)
         except OSError:
             pass  # the peer is gone
+        except Exception:  # which the web server would have logged
+            self._logger.exception("the connection of %s failed", self._visitor.remote_address)
         finally:
             self._host.dismiss()
 

@@ -177,7 +177,7 @@ def test_a_connection_whose_calls_another_server_has_settled_waits_for_its_own(s
     assert {pool.call("NAME", timeout=CEILING) for _ in range(20)} == {"b"}
     back = serve(named("a"), port=port)
     all_connected(pool)
-    assert (len(back.connections), len(b.connections)) == (1, 1)
+    wait_until(lambda: (len(back.connections), len(b.connections)) == (1, 1))
     assert {pool.call("NAME", timeout=CEILING) for _ in range(100)} == {"a", "b"}
 
 

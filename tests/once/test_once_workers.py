@@ -1,5 +1,6 @@
 """A request runs once between the workers of gunicorn, whose stores are in a file and in Redis."""
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -105,7 +106,7 @@ def test_a_lease_is_renewed_while_its_owner_runs_and_runs_out_when_it_is_killed(
         running = first.dispatch("RUN", {"until": until}, key="b", resend=False, timeout=PATIENT)
         wait_until(workers.runs)
         waiting = second.dispatch("RUN", {"until": until}, key="b", timeout=PATIENT)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(concurrent.futures.TimeoutError):
             waiting.result(2.0)  # longer than a lease
         assert workers.runs() == [owner]
         os.kill(owner, signal.SIGKILL)

@@ -246,6 +246,7 @@ def test_deadline_that_passes_after_a_loss_ends_what_runs_and_what_is_queued(
         proxy.stall("up")  # no cancel arrives: what the server knows is the deadline
         assert outcomes(late) == [RequestTimeout] * 5
         assert eventually(lambda: one_by_one.futures[0].cancelled())
+        a_moment(LATE)  # the server counts from when it was asked again
         one_by_one.gate.set()
         assert eventually(lambda: one_by_one.queued() == 0)
         proxy.heal()

@@ -1,12 +1,13 @@
 """Routes beside those of an application, and what an application does around them."""
 
+import contextlib
 import functools
 import io
 import socket
 
 import flask
 import pytest
-from conftest import CEILING
+from conftest import CEILING, wait_until
 from raw_peer import RawPeer, health, upgrade
 from werkzeug.test import create_environ
 
@@ -41,6 +42,17 @@ def status(port, path="/ws", extra=""):
         return peer.response().status
 
 
+@contextlib.contextmanager
+def upgrading(**more):
+    """What gunicorn's threads hand over for a good upgrade request, its socket within, and the socket of the peer."""
+    headers = dict(line.split(": ", 1) for line in _UPGRADE.splitlines())
+    environ = create_environ("/", headers=headers, multithread=True)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        peer.settimeout(CEILING)
+        yield {**environ, SOCKET: ours, **more}, peer
+
+
 def test_an_upgrade_that_fails_halfway_gives_its_place_back():
     class Unreadable(io.BytesIO):
         """What is left of a request, for a middleware that has spoilt it."""
@@ -50,15 +62,28 @@ def test_an_upgrade_that_fails_halfway_gives_its_place_back():
             raise ValueError("I/O operation on closed file")
 
     server = Server({}, max_connections=1)
-    ours, peer = socket.socketpair()
-    with ours, peer:
-        environ = create_environ("/", headers=dict(line.split(": ", 1) for line in _UPGRADE.splitlines()))
-        environ.update({SOCKET: ours, "wsgi.input": Unreadable(), "wsgi.multithread": True, "SERVER_PROTOCOL": "HTTP/1.1"})
+    with upgrading(**{"wsgi.input": Unreadable()}) as (environ, peer):
         with pytest.raises(ValueError, match="closed file"):
             server(environ, None)
         assert server.is_ready()
-        ours.sendall(b"an answer")
+        environ[SOCKET].sendall(b"an answer")
         assert peer.recv(100) == b"an answer"
+
+
+def test_a_connection_that_fails_on_a_thread_of_its_own_is_logged_and_gives_its_place_back(caplog):
+    class Defective(Server):
+        """Cannot serve."""
+
+        def serve(self, accepted, visitor):
+            raise ZeroDivisionError
+
+    server = Defective({}, max_connections=1)
+    with upgrading() as (environ, peer):
+        server(environ, lambda status, headers: None)
+        assert peer.recv(1000).startswith(b"HTTP/1.1 101 ")
+        assert peer.recv(100) == b""
+    wait_until(server.is_ready)
+    assert "failed" in caplog.text and "ZeroDivisionError" in caplog.text
 
 
 # Paths.
