@@ -2,7 +2,9 @@
 
 ``server`` is what users hold. A request arrives in ``web``, the Flask side: health, upgrade, disconnect; ``handshake``, the
 only file that knows simple-websocket, makes it a WebSocket if the ``gates`` let it in and ``admission`` has a place. From
-then on it is a ``connection``: who reads it, what runs and what is queued, and what of its ``complaints`` is logged.
+then on it is a ``connection``, with what a ``service`` shares: who reads it, what runs and what is queued, and what of its
+``complaints`` is logged. ``futures`` sees to what a task has returned and nobody has settled, which is ``awaited``. ``resume``
+knows what clients have left behind that lost their connection, ``returning`` is a connection's part in that.
 ``pipeline`` turns each request into a reply, in one of the ``contexts``; ``verdicts`` are what healthchecks and
 ``authenticate`` say. ``last_resort`` is where the log goes that nobody has configured. ``watcher`` finds what takes long,
 ``paces`` remembers which types of task do, and ``stand_ins`` lends the threads that read on meanwhile.

@@ -7,9 +7,7 @@ They hold no place of ``concurrency``. They count in what a connection may hold,
 """
 
 from collections import deque
-from typing import Any, Callable, Iterator, Optional
-
-from flask import Flask
+from typing import Any, Iterator, Optional
 
 from ..wire.messages import Request
 
@@ -48,20 +46,12 @@ class Awaiting:
 class Awaited:
     """What one connection awaits.
 
-    Args:
-        app: In whose contexts the replies become text; None: in none.
-        overdue: Called by the watcher, which looks at the deadlines.
-
     Attributes:
         size: Bytes of all the messages.
-        looks_at: When the watcher looks next.
     """
 
-    def __init__(self, app: Optional[Flask], overdue: Callable[[], None]) -> None:
-        self.app = app
-        self.stuck = overdue
+    def __init__(self) -> None:
         self.size = 0
-        self.looks_at = float("inf")
         self._pending: dict[Awaiting, None] = {}
         self._settled: deque[Awaiting] = deque()
         self._is_telling = False

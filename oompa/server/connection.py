@@ -36,12 +36,7 @@ from functools import partial
 from time import monotonic, thread_time
 from typing import Any, Callable, NamedTuple, Optional
 
-from flask import Flask
-from werkzeug.datastructures import Headers
-
-from ..emitter import Emitter
 from ..errors import printable
-from ..wire.announcement import Announcement
 from ..wire.channel import Channel
 from ..wire.closing import ORDERLY_CODES, ChannelClosed, CloseCode, check_close
 from ..wire.codec import Codec
@@ -62,13 +57,13 @@ from ..wire.messages import (
 from .awaited import Awaited, Awaiting, Key
 from .complaints import Complaints
 from .contexts import NOTHING_SET, work_as
-from .options import ServerOptions
-from .paces import WORTH, Paces
-from .pipeline import INVALID_ARGUMENT, Answer, Pipeline
+from .futures import Futures, give_up
+from .paces import WORTH
+from .pipeline import INVALID_ARGUMENT, Answer
 from .progress import Report
-from .resume import SMALL, InHand, Line, Resume, Running, Written, is_same_identity
-from .stand_ins import StandIns
-from .watcher import Watcher
+from .resume import SMALL, Running, Written
+from .returning import Past, past_of
+from .service import Service, Visitor
 
 #: How often a thread that stands in for home looks whether home is free again, in seconds.
 _STAND_IN_LOOK = 0.05
@@ -78,30 +73,6 @@ _SIGN_OF_LIFE = 0.5
 
 #: The queue is empty.
 _NOTHING: tuple[None, float] = (None, 0.0)
-
-
-class Visitor(NamedTuple):
-    """Who asks for an upgrade, and in which Flask application the tasks are to run; None: in none."""
-
-    remote_address: tuple[str, int]
-    headers: Headers
-    identity: Any
-    announced: Announcement
-    app: Optional[Flask] = None
-
-
-class Service(NamedTuple):
-    """What the connections of a server share."""
-
-    pipeline: Pipeline
-    codec: Codec
-    watcher: Watcher
-    stand_ins: StandIns
-    paces: Paces
-    emitter: Emitter
-    logger: logging.Logger
-    options: ServerOptions
-    resume: Optional[Resume]
 
 
 class _Worker:
@@ -167,9 +138,10 @@ class Connection:
         self._running: dict[_Worker, Key] = {}
         self._queue: deque[_Queued] = deque()
         self._queued_size = 0
-        self._line: Optional[Line] = None
+        self._past: Optional[Past] = None
         self._written: deque[Written] = deque(maxlen=0)  # where there is no line: nobody will ask for it
-        self._awaited = Awaited(app, self._overdue)
+        self._awaited = Awaited()
+        self._futures = Futures(self, self._awaited, self._state, service, app)
         self._waits_for_room = False
         self._inbox: list[Message] = []
         self._is_plain = True
@@ -269,8 +241,7 @@ class Connection:
 
     def _is_elsewhere(self, key: Key) -> bool:
         """Whether a newer connection has adopted what runs for this one, and counts it."""
-        resume, line = self._service.resume, self._line
-        return resume is not None and line is not None and line.is_lost and line.is_adopted(resume.key_of(*key))
+        return self._past is not None and self._past.is_elsewhere(key)
 
     def serve(self) -> None:
         """Read, run and reply until the connection has ended and the calling thread's own task is over."""
@@ -287,15 +258,10 @@ class Connection:
         resume, client_id = self._service.resume, self.announced.client_id
         if resume is None or client_id is None:
             return
-        opened = None
-        while opened is None:
-            known = resume.known(client_id)
-            own = next((each for each in known if is_same_identity(each.identity, self.identity)), None)
-            opened = resume.opened(client_id, self.identity, [each for each in known if each is not own], own, self)
-        self._line, before = opened
-        self._written = self._line.written
+        self._past, before = past_of(resume, client_id, self.identity, self)
+        self._written = self._past.line.written
         if before is not None:
-            before.connection.retire()
+            before.retire()
         with self._state:
             self._look_locked()
 
@@ -312,20 +278,13 @@ class Connection:
             self._queue.clear()
             self._queued_size = 0
             self._changed.notify_all()
-        resume, line = self._service.resume, self._line
-        if resume is not None and line is not None:  # lost before, or just now by another thread: that is waited for
-            now = monotonic()
-            resume.lost(line, self._in_hand, now)
-            resume.arm(now)
+        if self._past is not None:
+            self._past.lost(self._begun)
 
-    def _in_hand(self) -> list[InHand]:
-        """What has begun. Takes no lock: nothing begins any more, and single steps tell."""
-        assert self._service.resume is not None
-        key_of = self._service.resume.key_of
+    def _begun(self) -> list[tuple[Key, Optional[Request], bool]]:
+        """What is in hand, and whether its task is over. Takes no lock: nothing begins any more, and single steps tell."""
         running = [(key, worker.request, worker.is_replying) for worker, key in tuple(self._running.items())]
-        running += [(each.key, each.request, False) for each in tuple(self._awaited) if not each.is_adopted]
-        found = [InHand(key_of(*key), request, is_replying) for key, request, is_replying in running]
-        return [each for each in found if each.key is not None]
+        return running + [(each.key, each.request, False) for each in tuple(self._awaited) if not each.is_adopted]
 
     def _leave(self) -> None:
         """Home goes, and the web server closes the descriptor: nobody may be using it any more."""
@@ -439,57 +398,22 @@ class Connection:
         return reply, text
 
     def _await(self, me: _Worker, request: Request, waited: float) -> None:
-        """The task of this worker has returned a Future: whoever settles it sees to the reply."""
+        """The task of this worker has returned a Future, and is over as far as the worker is concerned."""
         with self._state:
             awaiting = Awaiting(self._running[me], request, me.size, waited)
             self._awaited.add_locked(awaiting)
             self._is_plain = False
             me.size = 0
-        if request.cancelled:  # while the task ran
-            request.awaits.cancel()
-        if request.deadline is not None:
-            self._watch_deadlines()
-        request.awaits.add_done_callback(partial(self._settled, awaiting))
+        self._futures.began(awaiting)
 
-    def _settled(self, awaiting: Awaiting, _: Any) -> None:
-        """A Future is settled; on the thread that did it, which is not to be held up."""
-        awaiting.elapsed = monotonic() - awaiting.request.began
-        with self._state:
-            is_mine = self._awaited.settled_locked(awaiting)
-        if not is_mine:
-            return
-        try:
-            self._service.stand_ins.run(self._tell_settled)
-        except Exception:  # no thread to be had, no memory: here, then
-            self._tell_settled()
+    def make_worker(self) -> _Worker:
+        """Another thread's part: one that replies for Futures."""
+        return _Worker(self._stuck)
 
-    def _tell_settled(self) -> None:
-        """Reply for the Futures that are settled, while there are any."""
-        me = _Worker(self._stuck)
-        work_as(me)
-        try:
-            while (awaiting := self._next_settled()) is not None:
-                me.request = awaiting.request
-                reply, text = NOTHING_SET.copy().run(self._conclude, awaiting)
-                self._send(reply, text)
-                self._told(awaiting)
-        except BaseException:
-            self._service.logger.exception("a defect of oompa: a reply to %s is missing", self.remote_address)
-            self.abort("internal error")
-            raise
-        finally:
-            work_as(None)
-
-    def _next_settled(self) -> Optional[Awaiting]:
-        with self._state:
-            return self._awaited.next_locked()
-
-    def _conclude(self, awaiting: Awaiting) -> Answer:
-        type, id = awaiting.key
-        answer = self._service.pipeline.conclude(self._awaited.app, awaiting.request, type, id, awaiting.elapsed)
-        awaiting.request.awaits = None  # it holds on to this, by its callback: what it came to goes now, not with the collector
-        answer[0].waited = awaiting.waited
-        return answer
+    def send_settled(self, awaiting: Awaiting, reply: Reply, text: bytes) -> None:
+        """Send the reply of a Future."""
+        self._send(reply, text)
+        self._told(awaiting)
 
     def _told(self, awaiting: Awaiting) -> None:
         """The reply of a Future was sent."""
@@ -503,29 +427,11 @@ class Connection:
 
     def _look_locked(self) -> None:
         """See whether there is nothing to look at but what runs and what is queued."""
-        has_past = self._line is not None and self._line.has_past
+        has_past = self._past is not None and self._past.line.has_past
         self._is_plain = not (self._draining or self._closing is not None or self._awaited or has_past)
 
     def _is_drained_locked(self) -> bool:
         return self._draining and not self._running and not self._awaited
-
-    def _watch_deadlines(self) -> None:
-        """Have the watcher look when the next caller stops waiting for a Future."""
-        with self._state:
-            due = self._awaited.due_locked()
-            if self._awaited.looks_at <= due:
-                return
-            self._awaited.looks_at = due
-        self._watcher.began(self._awaited, max(0.0, due - monotonic()))
-
-    def _overdue(self) -> None:
-        """Called by the watcher: a caller has stopped waiting for a Future, unless a copy has given it more time."""
-        with self._state:
-            self._awaited.looks_at = float("inf")
-            late = self._awaited.overdue_locked(monotonic())
-        for awaiting in late:
-            _give_up(awaiting.request)
-        self._watch_deadlines()
 
     def _cancel(self, id: Any) -> None:
         """The client has given a request up: one that is queued never begins, the others may look, and stop."""
@@ -542,7 +448,7 @@ class Connection:
         for request in running:
             if request is not None:
                 request.cancelled = True
-                _give_up(request)
+                give_up(request)
 
     def _suspect(self, type: str) -> None:
         """A task took its time: one to look at, if it held others up."""
@@ -562,8 +468,8 @@ class Connection:
                 return True
             return self._begins_late(me, key)
         # Otherwise it has no past; and where nothing else is to be looked at, it may have lost it meanwhile.
-        if not is_plain and self._line is not None and (self._line.has_past or not self._awaited):
-            if self._finds(self._line, key, request):
+        if not is_plain and self._past is not None and (self._past.line.has_past or not self._awaited):
+            if self._finds(self._past, key, request):
                 return False
         with self._state:
             if self._draining or self._closing is not None:
@@ -582,11 +488,9 @@ class Connection:
 
     def _begins_late(self, me: _Worker, key: Key) -> bool:
         """Whether to run what was about to begin as the connection stopped: if whoever took stock has seen it."""
-        resume, line = self._service.resume, self._line
-        counted = None if resume is None or line is None else resume.key_of(*key)
-        if resume is None or line is None or counted is None:
+        if self._past is None:
             self._running.pop(me)
-        elif resume.counts(line, counted, lambda: self._running.pop(me)):
+        elif self._past.counts(key, lambda: self._running.pop(me)):
             return True
         with self._state:
             is_drained = self._is_drained_locked()
@@ -594,37 +498,22 @@ class Connection:
             self.close()
         return False
 
-    def _finds(self, line: Line, key: Key, request: Request) -> bool:
-        """Whether a request has begun, on an earlier connection or before this one read it: its reply is sent now, or when it
-        is there."""
-        resume = self._service.resume
-        counted = None if resume is None else resume.key_of(*key)
-        if resume is None or counted is None:
-            return False
-        now = monotonic()
-        found = resume.asked(line, counted, now)
+    def _finds(self, past: Past, key: Key, request: Request) -> bool:
+        """Whether a request has begun already: its reply is sent now, or when it is there."""
+        found = past.find(key, self._is_replying)
         if isinstance(found, Running):
-            self._adopt(resume, line, counted, key, found.request or request, request.deadline)
-        elif found is not None:
+            self._adopt(past, key, found.request or request, request.deadline)
+        elif found:
             self._send_again(found)
-        has_begun = found is not None or (line.is_behind and self._was_answered(resume.answered(line, counted), key))
-        line.tick(now)
         with self._state:
             self._look_locked()
-        return has_begun
+        return found is not None
 
-    def _was_answered(self, written: Optional[Written], key: Key) -> bool:
-        """Whether a request that lay unread is a copy of one whose reply has gone out since, or is about to."""
-        if written is None:
-            return any(worker.is_replying and self._is_copy(key, other) for worker, other in tuple(self._running.items()))
-        text = written[2]
-        if text:
-            self._send_again(text)
-        return text is not None
+    def _is_replying(self, key: Key) -> bool:
+        """Whether the reply to a request of this key is about to be written."""
+        return any(worker.is_replying and self._is_copy(key, other) for worker, other in tuple(self._running.items()))
 
-    def _adopt(
-        self, resume: Resume, line: Line, counted: Any, key: Key, request: Request, deadline: Optional[float]
-    ) -> None:
+    def _adopt(self, past: Past, key: Key, request: Request, deadline: Optional[float]) -> None:
         """Await what runs for an earlier connection."""
         with self._state:
             is_new = self._original_locked(key) is None
@@ -633,10 +522,10 @@ class Connection:
                 self._awaited.add_locked(awaiting)
         _extend(request, deadline)
         request.connection = self
-        if is_new and not resume.owes(line, counted):
+        if is_new and not past.owes(key):
             self._told(awaiting)  # it has ended meanwhile
         elif request.awaits is not None and request.deadline is not None:
-            self._watch_deadlines()
+            self._futures.watch_deadlines()
 
     def _send_again(self, text: bytes) -> None:
         """Send a reply that was kept."""
@@ -659,8 +548,8 @@ class Connection:
                 self._waits_for_room = False
             if not has_room:
                 self._channel.show_life()
-            if self._line is not None:
-                self._line.fell_behind(monotonic())
+            if self._past is not None:
+                self._past.line.fell_behind(monotonic())
                 self._is_plain = False
 
     def _is_full(self) -> bool:
@@ -722,8 +611,8 @@ class Connection:
             self._emitter.emit("reply", reply)
         if reply.details is None and len(text) <= SMALL:
             self._written.append((reply.task, reply.id, text))
-        elif self._line is not None:
-            self._line.note(reply, text)
+        elif self._past is not None:
+            self._past.line.note(reply, text)
         send = self._channel.send
         try:
             send(text)
@@ -733,12 +622,8 @@ class Connection:
     def _send_elsewhere(self, reply: Reply, text: bytes) -> None:
         """This connection is lost: send a reply on the one on which the client has asked for it since, or keep it."""
         self._lose()
-        resume, line, adopter = self._service.resume, self._line, None
-        if resume is not None and line is not None:
-            now = monotonic()
-            adopter = resume.finished(line, reply, text, now)
-            resume.arm(now)
-        if adopter is None or not adopter.connection.send_adopted(reply, text):
+        adopter = None if self._past is None else self._past.finished(reply, text)
+        if adopter is None or not adopter.send_adopted(reply, text):
             self._emitter.emit("stale", reply)
 
     def send_adopted(self, reply: Reply, text: bytes) -> bool:
@@ -810,17 +695,10 @@ class Connection:
             self._changed.notify_all()
         if self._closing is not None:
             self._watcher.ended(self._closing)
-        self._watcher.ended(self._awaited)
+        self._futures.close()
         if self._complaints is not None:
             self._tell_left_out(self._complaints.left_out())
         self._emitter.emit("terminated", self)
-
-
-def _give_up(request: Request) -> None:
-    """Cancel the Future that a request waits for, if it still does."""
-    future = request.awaits
-    if future is not None:
-        future.cancel()
 
 
 def _extend(request: Request, deadline: Optional[float]) -> None:

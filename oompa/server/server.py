@@ -21,7 +21,7 @@ from ..wire.codec import codec_named
 from ..wire.streams import stream_of
 from .admission import Admission
 from .ages import Reaper
-from .connection import Connection, Service, Visitor
+from .connection import Connection
 from .embedded import EmbeddedServer, check_context
 from .explorer import check_explorer, check_reach
 from .handshake import Accepted
@@ -32,6 +32,7 @@ from .options import SERVER_OPTIONS, ServerOptions
 from .paces import Paces
 from .pipeline import Healthcheck, Middleware, Pipeline
 from .resume import resume_within
+from .service import Service, Visitor
 from .stand_ins import StandIns
 from .stopping import Stop
 from .watcher import Watcher

@@ -19,12 +19,12 @@ from werkzeug.exceptions import HTTPException
 from ..errors import printable
 from ..wire.announcement import read_announcement, server_headers
 from ..wire.messages import describe
-from .connection import Visitor
 from .contexts import run_apart
 from .explorer import add_explorer, explorer_paths
 from .gates import check_host, check_origin, identify
 from .handshake import KEY, Accepted, BadHandshake, accept, check_handshake, chosen_subprotocol, wants_websocket
 from .options import ServerOptions
+from .service import Visitor
 from .takeover import SOCKET, Taken, can_be_taken, early_bytes, is_hosted
 from .workers import Ending, hosts
 

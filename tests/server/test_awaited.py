@@ -314,7 +314,8 @@ def test_client_that_gives_up_has_its_queued_calls_never_begin(serve, connect):
     for call in given_up:
         with pytest.raises(RequestTimeout):
             call.result(CEILING)
-    wait_until(lambda: server.stats()["queued"] == 0)  # as the last of the cancels has come
+    client.ping(timeout=CEILING).result(CEILING)  # the last of the cancels has come before it
+    assert server.stats()["queued"] == 0
     release.set()
     first.result(CEILING)
     client.call("WAIT", "last")
@@ -410,7 +411,7 @@ def awaiting(deadline=None):
 
 
 def test_one_thread_tells_of_what_is_settled():
-    awaited, first, second = Awaited(None, None), awaiting(), awaiting()
+    awaited, first, second = Awaited(), awaiting(), awaiting()
     for each in (first, second):
         awaited.add_locked(each)
     assert (len(awaited), awaited.size) == (2, 20)
@@ -423,7 +424,7 @@ def test_one_thread_tells_of_what_is_settled():
 
 
 def test_each_is_overdue_once():
-    awaited, soon, later, never = Awaited(None, None), awaiting(5.0), awaiting(9.0), awaiting()
+    awaited, soon, later, never = Awaited(), awaiting(5.0), awaiting(9.0), awaiting()
     for each in (never, later, soon):
         awaited.add_locked(each)
     assert awaited.due_locked() == 5.0 and awaited.overdue_locked(4.9) == []

@@ -597,15 +597,15 @@ def test_connection_that_takes_over_waits_for_what_the_other_is_just_losing(serv
     ask(first, "WAIT", "x", 1)
     wait_until(lambda: tasks.runs["x"])
     (older,) = opened
-    close, in_hand = older.close, older._in_hand
+    close, begun = older.close, older._begun
 
-    def in_hand_slowly():
+    def begun_slowly():
         is_losing.set()
         threading.Event().wait(0.2)  # the newer connection must not go on meanwhile
-        return in_hand()
+        return begun()
 
     def lose_elsewhere(*args):
-        older._in_hand = in_hand_slowly
+        older._begun = begun_slowly
         threading.Thread(target=older._lose).start()
         assert is_losing.wait(CEILING)
         close(*args)
