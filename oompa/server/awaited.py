@@ -25,9 +25,11 @@ class Awaiting:
         waited: Seconds it was queued.
         elapsed: Seconds from the start of the task until the Future was settled.
         is_given_up: Whether it was cancelled for its deadline, as far as it could be.
+        is_replying: Whether its reply is about to be written, or is.
     """
 
     is_given_up = False
+    is_replying = False
 
     def __init__(self, key: Key, request: Request, size: int, waited: float = 0.0, is_adopted: bool = False) -> None:
         self.key = key

@@ -284,7 +284,7 @@ class Connection:
     def _begun(self) -> list[tuple[Key, Optional[Request], bool]]:
         """What is in hand, and whether its task is over. Takes no lock: nothing begins any more, and single steps tell."""
         running = [(key, worker.request, worker.is_replying) for worker, key in tuple(self._running.items())]
-        return running + [(each.key, each.request, False) for each in tuple(self._awaited) if not each.is_adopted]
+        return running + [(each.key, each.request, each.is_replying) for each in tuple(self._awaited) if not each.is_adopted]
 
     def _leave(self) -> None:
         """Home goes, and the web server closes the descriptor: nobody may be using it any more."""
@@ -412,6 +412,7 @@ class Connection:
 
     def send_settled(self, awaiting: Awaiting, reply: Reply, text: bytes) -> None:
         """Send the reply of a Future."""
+        awaiting.is_replying = True  # before it counts as written: whoever takes stock meanwhile is to find it there
         self._send(reply, text)
         self._told(awaiting)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import needs
 import pytest
+from conftest import wait_until
 from ports import reserved_port
 
 from oompa import Client, RemoteError, RequestTimeout, Server, TaskError, current_request
@@ -325,6 +326,7 @@ class TestOurClientOnTheNodeServer:
         assert back.wait(CEILING) and kept.result(CEILING) == "kept"
         assert client.call("ECHO", 2) == 2
         assert node_server.event("held") == ["kept"]
+        wait_until(lambda: len(named(node_server, "asked")) >= 6)
         plain = ["type", "id", "payload"]
         assert named(node_server, "asked") == [
             *[["HOLD", plain]] * 3,
