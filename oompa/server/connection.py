@@ -54,7 +54,7 @@ from ..wire.messages import (
     peer_of,
     read_request,
 )
-from .awaited import Awaited, Awaiting, Key
+from .awaited import Awaiting, Key
 from .complaints import Complaints
 from .contexts import NOTHING_SET, work_as
 from .futures import Futures, give_up
@@ -124,7 +124,7 @@ class Connection:
     """
 
     def __init__(self, channel: Channel, service: Service, visitor: Visitor) -> None:
-        # No more than thirty attributes: CPython finds those of objects that have more much slower.
+        # Fewer than thirty attributes: CPython finds those of objects that have more much slower.
         self.remote_address, self.headers, self.identity, _, app = visitor
         self.announced = channel.announced
         self._channel = channel
@@ -140,8 +140,7 @@ class Connection:
         self._queued_size = 0
         self._past: Optional[Past] = None
         self._written: deque[Written] = deque(maxlen=0)  # where there is no line: nobody will ask for it
-        self._awaited = Awaited()
-        self._futures = Futures(self, self._awaited, self._state, service, app)
+        self._futures = Futures(self, self._state, service, app)
         self._waits_for_room = False
         self._inbox: list[Message] = []
         self._is_plain = True
@@ -221,7 +220,7 @@ class Connection:
         with self._state:
             self._draining = True
             self._is_plain = False
-            is_idle = not self._running and not self._queue and not self._awaited
+            is_idle = not self._running and not self._queue and not self._futures.awaited
         if is_idle:
             self.close()
 
@@ -234,7 +233,7 @@ class Connection:
         """How many tasks run, and how many requests are queued."""
         with self._state:
             running = tuple(self._running.items())  # a single step: the leader adds to it without the lock
-            queued, awaited = len(self._queue), [each.key for each in self._awaited]
+            queued, awaited = len(self._queue), [each.key for each in self._futures.awaited]
         knows, is_elsewhere = self._service.pipeline.knows, self._is_elsewhere
         keys = [key for worker, key in running if knows(key[0]) and not worker.is_replying] + awaited
         return sum(not is_elsewhere(key) for key in keys), queued
@@ -284,7 +283,8 @@ class Connection:
     def _begun(self) -> list[tuple[Key, Optional[Request], bool]]:
         """What is in hand, and whether its task is over. Takes no lock: nothing begins any more, and single steps tell."""
         running = [(key, worker.request, worker.is_replying) for worker, key in tuple(self._running.items())]
-        return running + [(each.key, each.request, each.is_replying) for each in tuple(self._awaited) if not each.is_adopted]
+        awaited = [each for each in tuple(self._futures.awaited) if not each.is_adopted]
+        return running + [(each.key, each.request, each.is_replying) for each in awaited]
 
     def _leave(self) -> None:
         """Home goes, and the web server closes the descriptor: nobody may be using it any more."""
@@ -401,7 +401,7 @@ class Connection:
         """The task of this worker has returned a Future, and is over as far as the worker is concerned."""
         with self._state:
             awaiting = Awaiting(self._running[me], request, me.size, waited)
-            self._awaited.add_locked(awaiting)
+            self._futures.awaited.add_locked(awaiting)
             self._is_plain = False
             me.size = 0
         self._futures.began(awaiting)
@@ -419,7 +419,7 @@ class Connection:
     def _told(self, awaiting: Awaiting) -> None:
         """The reply of a Future was sent."""
         with self._changed:
-            self._awaited.told_locked(awaiting)
+            self._futures.awaited.told_locked(awaiting)
             self._look_locked()
             self._changed.notify_all()  # the leader may be waiting for room
             is_drained = self._is_drained_locked()
@@ -429,10 +429,10 @@ class Connection:
     def _look_locked(self) -> None:
         """See whether there is nothing to look at but what runs and what is queued."""
         has_past = self._past is not None and self._past.line.has_past
-        self._is_plain = not (self._draining or self._closing is not None or self._awaited or has_past)
+        self._is_plain = not (self._draining or self._closing is not None or self._futures.awaited or has_past)
 
     def _is_drained_locked(self) -> bool:
-        return self._draining and not self._running and not self._awaited
+        return self._draining and not self._running and not self._futures.awaited
 
     def _cancel(self, id: Any) -> None:
         """The client has given a request up: one that is queued never begins, the others may look, and stop."""
@@ -444,7 +444,7 @@ class Connection:
                 queue.remove(each)
                 self._queued_size -= each.size
             running = [worker.request for worker, key in self._running.items() if self._is_same(id, key[1])]
-            running += [each.request for each in self._awaited if self._is_same(id, each.key[1])]
+            running += [each.request for each in self._futures.awaited if self._is_same(id, each.key[1])]
             self._changed.notify_all()  # the leader may be waiting for room
         for request in running:
             if request is not None:
@@ -469,7 +469,7 @@ class Connection:
                 return True
             return self._begins_late(me, key)
         # Otherwise it has no past; and where nothing else is to be looked at, it may have lost it meanwhile.
-        if not is_plain and self._past is not None and (self._past.line.has_past or not self._awaited):
+        if not is_plain and self._past is not None and (self._past.line.has_past or not self._futures.awaited):
             if self._finds(self._past, key, request):
                 return False
         with self._state:
@@ -520,7 +520,7 @@ class Connection:
             is_new = self._original_locked(key) is None
             awaiting = Awaiting(key, request, 0, is_adopted=True)
             if is_new:
-                self._awaited.add_locked(awaiting)
+                self._futures.awaited.add_locked(awaiting)
         _extend(request, deadline)
         request.connection = self
         if is_new and not past.owes(key):
@@ -556,8 +556,8 @@ class Connection:
     def _is_full(self) -> bool:
         with self._state:
             limits = self._service.options
-            held = self._queued_size + self._awaited.size + sum(worker.size for worker in tuple(self._running))
-            waiting = len(self._queue) + len(self._awaited)
+            held = self._queued_size + self._futures.awaited.size + sum(worker.size for worker in tuple(self._running))
+            waiting = len(self._queue) + len(self._futures.awaited)
             return self._channel.is_open and (waiting >= limits["max_queued"] or held > limits["max_message_size"])
 
     def _original_locked(self, key: Key) -> Optional[Request]:
@@ -571,7 +571,7 @@ class Connection:
         for worker, other in self._running.items():
             if not worker.is_replying and self._is_copy(key, other):
                 return worker.request
-        for awaiting in self._awaited:
+        for awaiting in self._futures.awaited:
             if self._is_copy(key, awaiting.key):
                 return awaiting.request
         return None
@@ -638,7 +638,7 @@ class Connection:
         finally:
             with self._state:
                 key = (reply.task or "", reply.id)
-                awaiting = [each for each in self._awaited if each.is_adopted and self._is_copy(key, each.key)]
+                awaiting = [each for each in self._futures.awaited if each.is_adopted and self._is_copy(key, each.key)]
             for each in awaiting:
                 self._told(each)
 

@@ -38,13 +38,14 @@ class Futures:
     Args:
         state: The connection's lock.
         app: In whose contexts the replies become text; None: in none.
+
+    Attributes:
+        awaited: What is awaited; the connection adopts, counts and tells, too.
     """
 
-    def __init__(
-        self, owner: Owner, awaited: Awaited, state: ContextManager[Any], service: Service, app: Optional[Flask]
-    ) -> None:
+    def __init__(self, owner: Owner, state: ContextManager[Any], service: Service, app: Optional[Flask]) -> None:
+        self.awaited = Awaited()
         self._owner = owner
-        self._awaited = awaited
         self._state = state
         self._service = service
         self._app = app
@@ -62,7 +63,7 @@ class Futures:
     def watch_deadlines(self) -> None:
         """Have the watcher look when the next caller stops waiting for a Future."""
         with self._state:
-            due = self._awaited.due_locked()
+            due = self.awaited.due_locked()
             if self._looks_at <= due:
                 return
             self._looks_at = due
@@ -72,7 +73,7 @@ class Futures:
         """Called by the watcher: a caller has stopped waiting for a Future, unless a copy has given it more time."""
         with self._state:
             self._looks_at = float("inf")
-            late = self._awaited.overdue_locked(monotonic())
+            late = self.awaited.overdue_locked(monotonic())
         for awaiting in late:
             give_up(awaiting.request)
         self.watch_deadlines()
@@ -85,7 +86,7 @@ class Futures:
         """A Future is settled; on the thread that did it, which is not to be held up."""
         awaiting.elapsed = monotonic() - awaiting.request.began
         with self._state:
-            is_mine = self._awaited.settled_locked(awaiting)
+            is_mine = self.awaited.settled_locked(awaiting)
         if not is_mine:
             return
         try:
@@ -111,7 +112,7 @@ class Futures:
 
     def _next_settled(self) -> Optional[Awaiting]:
         with self._state:
-            return self._awaited.next_locked()
+            return self.awaited.next_locked()
 
     def _conclude(self, awaiting: Awaiting) -> Answer:
         type, id = awaiting.key

@@ -190,3 +190,10 @@ def test_peer_that_leaves_while_its_queue_is_full_is_noticed(full):
     assert peer.frame() == Frame(PONG, b"")  # it does not read any more
     peer.close()
     assert ended.wait(CEILING) and not release.is_set()
+
+
+def test_connection_has_fewer_attributes_than_cpython_finds_quickly(serve, connect):
+    server, opened = serve({"ADD": lambda p: p}), []
+    server.on("connection", opened.append)
+    connect(server).call("ADD", 1)
+    assert len(vars(opened[0])) < 30
