@@ -30,14 +30,18 @@ from ..wire.codec import Codec
 from ..wire.messages import MISSING, Reply, Request
 from .watcher import Watcher
 
-#: Replies that are kept for one client, and bytes of them.
+#: How many of the replies that were written last a line remembers, and bytes of them.
 REPLIES = 64
 REPLY_BYTES = 1 << 20
 
-#: Bytes of replies that are kept for all clients together.
+#: Bytes that are kept for one client, what has finished while it was away included, and for all clients together.
+KEPT_BYTES = 2 << 20
 TOTAL_BYTES = 64 << 20
 
-#: As many replies of this size as are kept may be kept: only larger ones have to be counted as they are written.
+#: What a kept reply takes besides its text, in bytes, about: so many small ones are bounded as well.
+ENTRY = 512
+
+#: As many replies of this size as are remembered may be: only larger ones have to be counted as they are written.
 SMALL = REPLY_BYTES // REPLIES
 
 #: For how long a connection that was full may still read what its client sent meanwhile, in seconds.
@@ -265,11 +269,11 @@ class Resume:
 
     def asked(self, line: Line, key: Key, now: float) -> "Optional[bytes | Running]":
         """A request has come: the reply that was kept for it, or what runs already, whose reply this line gets from here on;
-        None: it is to be run."""
+        nothing, of no bytes, where the client has a newer line, on which it asks again. None: it is to be run."""
         with self._lock:
             session = line.session
             if session.line is not line:
-                return None
+                return b""  # what it left behind is for the newer line, and may be there already
             self._drop_old_locked(now)
             kept = session.kept.get(key)
             if kept is not None:
@@ -347,11 +351,11 @@ class Resume:
         old = session.kept.get(key)
         if old is not None:
             self._drop_locked(old)
-        kept = session.kept[key] = _Kept(session, key, written, len(written[2] or b""), now + self._timeout)
+        kept = session.kept[key] = _Kept(session, key, written, ENTRY + len(written[2] or b""), now + self._timeout)
         self._order[id(kept)] = kept
         session.size += kept.size
         self._size += kept.size
-        while len(session.kept) > REPLIES or session.size > REPLY_BYTES:
+        while session.size > KEPT_BYTES:
             self._drop_locked(next(iter(session.kept.values())))
         while self._size > self._total:
             oldest = next(iter(self._order.values()))

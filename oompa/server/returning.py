@@ -40,8 +40,8 @@ class Past:
             is_replying: Whether this connection is just replying to one of that key.
 
         Returns:
-            The text of its reply, empty where it is not to be sent once more; or what runs elsewhere, and this connection gets
-            the reply from here on. None: it is to be run.
+            The text of its reply, empty where nothing is to be sent; or what runs elsewhere, and this connection gets the reply
+            from here on. None: it is to be run.
         """
         counted = self._resume.key_of(*key)
         if counted is None:

@@ -12,6 +12,7 @@ import pytest
 from faults import FaultProxy
 
 from oompa import Client, OompaError, RequestTimeout, Server, current_request
+from oompa.server.resume import REPLIES
 
 from .harness import CEILING, Connect, a_moment, eventually, outcomes
 
@@ -150,6 +151,8 @@ def test_calls_run_once_however_often_the_connection_is_lost(
         client = joined(connect(proxy.port, **PATIENT))
         calls = []
         for number in range(200 if request.config.getoption("--long") else 60):
+            if number >= REPLIES:  # no more in flight than the server remembers replies of
+                calls[number - REPLIES].exception(CEILING)
             calls.append(client.dispatch(task, {"number": number, "seconds": rng.choice([0.0, 0.001, 0.02, 0.1])}))
             if number % 12 == 11:
                 LOSSES[loss](proxy, rng)

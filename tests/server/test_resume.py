@@ -15,7 +15,18 @@ from raw_peer import TEXT, RawPeer, frame, upgrade
 
 from oompa import TaskError
 from oompa.server import resume as resume_module
-from oompa.server.resume import BEHIND, REPLIES, REPLY_BYTES, InHand, Resume, Running, is_same_identity, keys_with
+from oompa.server.resume import (
+    BEHIND,
+    ENTRY,
+    KEPT_BYTES,
+    REPLIES,
+    REPLY_BYTES,
+    InHand,
+    Resume,
+    Running,
+    is_same_identity,
+    keys_with,
+)
 from oompa.wire.codec import codec_named
 from oompa.wire.messages import ERR, MISSING, OK, Reply, Request
 
@@ -168,7 +179,7 @@ def test_who_has_not_seen_every_client_of_the_name_looks_again():
     assert resume.opened("c", "them", [], gone, None) is None
 
 
-def test_the_newest_line_adopts_and_older_ones_do_not():
+def test_the_newest_line_adopts_and_older_ones_neither_adopt_nor_run():
     resume = Resume(10.0, KEY_OF)
     first, _ = open_line(resume)
     second, before = open_line(resume)
@@ -176,7 +187,7 @@ def test_the_newest_line_adopts_and_older_ones_do_not():
     resume.lost(first, lambda: [InHand(KEY_OF("T", 1), None)], 0.0)
     third, before = open_line(resume)
     assert before is second
-    assert resume.asked(second, KEY_OF("T", 1), 0.0) is None
+    assert resume.asked(second, KEY_OF("T", 1), 0.0) == b""
     assert isinstance(resume.asked(third, KEY_OF("T", 1), 0.0), Running)
     assert resume.finished(first, reply(1), b"x", 0.0) is third and list(third.written) == [("T", 1, b"x")]
 
@@ -217,8 +228,20 @@ def test_what_is_kept_of_a_client_is_bounded_and_the_oldest_goes_first():
     assert list(line.session.kept) == [KEY_OF("T", f"large {number}") for number in (2, 3, 4)]
 
 
+@pytest.mark.parametrize("size", [1, KEPT_BYTES // 10])
+def test_all_that_finishes_while_a_client_is_away_is_kept_as_long_as_there_is_room(size):
+    resume = Resume(10.0, KEY_OF)
+    line, _ = open_line(resume)
+    room = KEPT_BYTES // (size + ENTRY)
+    keys = [KEY_OF("T", number) for number in range(room + 3)]
+    resume.lost(line, lambda: [InHand(key, None) for key in keys], 0.0)
+    for number in range(room + 3):
+        resume.finished(line, reply(number), b"x" * size, 0.0)
+    assert list(line.session.kept) == keys[3:]
+
+
 def test_what_is_kept_of_all_clients_is_bounded():
-    resume = Resume(10.0, KEY_OF, total=1000)
+    resume = Resume(10.0, KEY_OF, total=3 * (ENTRY + 300))
     for number in range(10):
         line, _ = open_line(resume, f"client {number}")
         line.note(reply(1), b"x" * 300)
