@@ -58,12 +58,13 @@ from .awaited import Awaiting, Key
 from .complaints import Complaints
 from .contexts import NOTHING_SET, work_as
 from .futures import Futures, give_up
-from .paces import WORTH
+from .paces import PATIENCE, WORTH
 from .pipeline import INVALID_ARGUMENT, Answer
 from .progress import Report
 from .resume import SMALL, Running, Written
 from .returning import Past, past_of
 from .service import Service, Visitor
+from .watcher import NEVER
 
 #: How often a thread that stands in for home looks whether home is free again, in seconds.
 _STAND_IN_LOOK = 0.05
@@ -80,9 +81,12 @@ class _Worker:
 
     Attributes:
         size: Bytes of the message whose request it runs.
+        due, is_looked_at: See ``watcher.Worker``.
     """
 
     def __init__(self, stuck: Callable[["_Worker"], None]) -> None:
+        self.due = NEVER
+        self.is_looked_at = False
         self.is_replying = False
         self.size = 0
         self.request: Optional[Request] = None
@@ -341,7 +345,7 @@ class Connection:
 
     def _fail(self, me: _Worker, closed: ChannelClosed) -> None:
         """This worker is done for, and the connection with it. Whoever leads instead of it sees the end of the channel."""
-        self._watcher.ended(me)
+        me.due = NEVER
         with self._state:
             self._running.pop(me, None)
         try:
@@ -368,10 +372,12 @@ class Connection:
         waited = 0.0
         while request is not None:
             pace = self._paces.of(request.type)
+            me.due = monotonic() + PATIENCE
+            if not me.is_looked_at:
+                self._watcher.look_at(me)
             if waited and request.remaining() == 0.0:
                 reply, text = self._service.pipeline.expire(request)
             elif pace is None:
-                self._watcher.began(me)
                 reply, text = NOTHING_SET.copy().run(self._answer, me, request)
                 if reply.elapsed > WORTH:
                     self._suspect(request.type)
@@ -383,7 +389,7 @@ class Connection:
                 self._send(reply, text)
             else:
                 self._await(me, request, waited)
-            self._watcher.ended(me)
+            me.due = NEVER
             request, waited = self._next(me)
         me.request = None
 
@@ -391,7 +397,6 @@ class Connection:
         """Run a task of a type that may hold the others up; where it is known to, the lead is passed on first."""
         if is_slow:
             self._pass_lead(me)
-        self._watcher.began(me)
         begun = thread_time()
         reply, text = NOTHING_SET.copy().run(self._answer, me, request)
         self._paces.measured(request.type, reply.elapsed, thread_time() - begun)
@@ -462,7 +467,7 @@ class Connection:
         key = (request.type, request.id)
         me.is_replying = False  # before its key is there: a copy of a request that runs is told by both
         is_plain = self._is_plain
-        if is_plain and not self._running and not self._queue:
+        if is_plain and not self._queue and not self._running:  # in this order: what leaves the queue is running already
             me.request, me.size = request, size
             self._running[me] = key
             if self._is_plain:
@@ -587,19 +592,24 @@ class Connection:
 
     def _next(self, me: _Worker) -> tuple[Optional[Request], float]:
         """This worker's task is over: the next from the queue, and how long it has waited there."""
+        if self._is_plain and self._leader is me:
+            del self._running[me]
+            if self._is_plain and self._leader is me:
+                return _NOTHING  # whoever leads or drains from here on finds nothing running, and nobody has before
         self._state.acquire()  # not ``with``, which costs twice as much; no signal handler comes to this thread
         try:
             if self._waits_for_room:
                 self._changed.notify_all()
-            if self._queue and len(self._running) <= self._service.options["concurrency"]:  # a ping has run beyond it
-                request, size, since = self._queue.popleft()
+            running, queue = self._running, self._queue
+            if queue and len(running) - (me in running) < self._service.options["concurrency"]:  # a ping has run beyond it
+                request, size, since = queue[0]
                 self._queued_size -= size
                 me.is_replying, me.size = False, size
-                # Replaced, so that the connection never looks idle meanwhile.
                 me.request = request
-                self._running[me] = (request.type, request.id)
+                running[me] = (request.type, request.id)  # before it leaves the queue: the connection never looks idle
+                queue.popleft()
                 return request, monotonic() - since
-            del self._running[me]
+            running.pop(me, None)
             is_drained = self._draining and self._is_drained_locked()
         finally:
             self._state.release()

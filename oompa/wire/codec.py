@@ -12,6 +12,7 @@ import json
 import json.encoder
 import math
 from itertools import accumulate
+from json.encoder import encode_basestring
 from typing import Any, Callable, Iterable, Optional, Protocol, Union
 
 #: What decoding and encoding raise: ValueError (its subclasses JSONDecodeError and UnicodeError among them) for text and
@@ -72,8 +73,13 @@ class JsonCodec:
 
     def encode(self, value: Any) -> bytes:
         """The JSON text of ``value`` in UTF-8; encoding is what refuses lone surrogates."""
-        if type(value) is str and len(value) > _LONG_TEXT and _needs_no_escape(value):
-            return b'"%b"' % value.encode()
+        kind = type(value)
+        if kind is int:
+            return repr(value).encode()
+        if kind is str:
+            if len(value) > _LONG_TEXT and _needs_no_escape(value):
+                return b'"%b"' % value.encode()
+            return encode_basestring(value).encode()
         try:
             return "".join(self._chunks(value)).encode()
         except RecursionError:

@@ -36,6 +36,9 @@ PROGRESS_TYPE = "$OOMPA/PROGRESS"
 #: Heads a writer remembers; types made up at run time must not fill the memory.
 _HEADS_LIMIT = 1000
 
+#: Makes an object without calling its ``__init__``.
+_new = object.__new__
+
 #: Stands for a key that is absent, where None is a value.
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
 
@@ -186,12 +189,19 @@ def read_request(codec: Codec, text: Union[str, bytes], connection: Any = None) 
     if type(task) is not str:
         problem = f'the "type" of a request must be a string, not {_json_name(task)}'
         raise UnreadableRequest(problem, None if id is MISSING else id)
-    request = Request(task, fields.get("payload"), id, connection)
+    # Not by its ``__init__``, and ``_meta`` not by its property: either costs as much as all of this.
+    request: Request = _new(Request)
+    request.type = task
+    request.payload = fields.get("payload")
+    request.id = id
+    request.connection = connection
+    request.cancelled = False
+    request.deadline = request.report = request.awaits = request._meta = None
     meta = fields.get("meta")
     if type(meta) is dict:
-        request._meta = meta  # not the property: it costs as much as all of this
+        request._meta = meta
         timeout: Any = meta.get("timeout")
-        if (type(timeout) is int or type(timeout) is float) and 0 < timeout <= LONGEST:
+        if (type(timeout) is float or type(timeout) is int) and 0 < timeout <= LONGEST:
             request.deadline = monotonic() + timeout
     return request
 
@@ -320,6 +330,8 @@ def write_progress(codec: Codec, id: Any, progress: Progress) -> bytes:
 def write_reply(codec: Codec, reply: Reply) -> bytes:
     """The text of a reply. Raises one of ``NOT_JSON`` for a payload or an error that is not JSON."""
     id = reply.id
+    if type(id) is str and reply.type == OK:
+        return b'{"type":"OK","id":%b,"payload":%b}' % (encode_basestring(id).encode(), codec.encode(reply.payload))
     head: Optional[bytes] = None
     if type(id) is str:
         head = encode_basestring(id).encode()

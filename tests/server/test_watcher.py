@@ -1,4 +1,7 @@
-"""The watcher: tells a worker that its task takes long, once; parks when idle; ends at ``close``. The clock is the test's."""
+"""The watcher: tells what takes long, once; parks when idle; ends at ``close``. The clock is the test's.
+
+Each test is run with what says that it begins and ends, and with a worker, which says so only where it is not looked at.
+"""
 
 import queue
 import threading
@@ -8,7 +11,7 @@ import pytest
 
 from oompa.server import watcher as module
 from oompa.server.paces import PATIENCE
-from oompa.server.watcher import Watcher
+from oompa.server.watcher import NEVER, Watcher
 
 CEILING = 10.0  # seconds until a wait counts as failed
 LONG = 1.01 * PATIENCE  # past the patience whatever the rounding
@@ -34,17 +37,40 @@ class Clock:
             assert self.looks.acquire(timeout=CEILING)
 
 
-class Worker:
+class Slow:
     """Says when it is told that it is stuck, and on which thread."""
 
     def __init__(self):
         self.told = queue.Queue()
+
+    def begin(self, watcher):
+        watcher.began(self, PATIENCE)
+
+    def end(self, watcher):
+        watcher.ended(self)
 
     def stuck(self):
         self.told.put(threading.current_thread())
 
     def await_stuck(self):
         return self.told.get(timeout=CEILING)
+
+
+class Worker(Slow):
+    """Does one thing after the other, as a thread of a connection does."""
+
+    def __init__(self):
+        super().__init__()
+        self.due = NEVER
+        self.is_looked_at = False
+
+    def begin(self, watcher):
+        self.due = module.monotonic() + PATIENCE
+        if not self.is_looked_at:
+            watcher.look_at(self)
+
+    def end(self, watcher):
+        self.due = NEVER
 
 
 @pytest.fixture
@@ -61,9 +87,14 @@ def watcher(clock):
     watcher.close()
 
 
+@pytest.fixture(params=[Slow, Worker])
+def kind(request):
+    return request.param
+
+
 @pytest.fixture
-def worker():
-    return Worker()
+def worker(kind):
+    return kind()
 
 
 def watchers():
@@ -78,13 +109,13 @@ def wait_until(condition):
 
 
 def test_a_task_that_takes_long_is_told_on_the_watchers_thread(watcher, clock, worker):
-    watcher.began(worker)
+    worker.begin(watcher)
     clock.now += LONG
     assert worker.await_stuck() in watchers()
 
 
 def test_a_task_is_not_told_before_its_time(watcher, clock, worker):
-    watcher.began(worker)
+    worker.begin(watcher)
     clock.now += PATIENCE * 0.99
     clock.pass_looks()
     assert worker.told.empty()
@@ -93,7 +124,7 @@ def test_a_task_is_not_told_before_its_time(watcher, clock, worker):
 
 
 def test_a_task_is_told_once_however_long_it_takes(watcher, clock, worker):
-    watcher.began(worker)
+    worker.begin(watcher)
     for _ in range(3):
         clock.now += LONG
         clock.pass_looks()
@@ -102,18 +133,18 @@ def test_a_task_is_told_once_however_long_it_takes(watcher, clock, worker):
 
 
 def test_a_task_that_has_ended_is_not_told(watcher, clock, worker):
-    watcher.began(worker)
-    watcher.ended(worker)
+    worker.begin(watcher)
+    worker.end(watcher)
     clock.now += LONG
     clock.pass_looks()
     assert worker.told.empty()
 
 
 def test_each_task_of_a_worker_has_its_own_time(watcher, clock, worker):
-    watcher.began(worker)
+    worker.begin(watcher)
     clock.now += PATIENCE * 0.6
-    watcher.ended(worker)
-    watcher.began(worker)
+    worker.end(watcher)
+    worker.begin(watcher)
     clock.now += PATIENCE * 0.6
     clock.pass_looks()
     assert worker.told.empty()
@@ -123,26 +154,26 @@ def test_each_task_of_a_worker_has_its_own_time(watcher, clock, worker):
 
 def test_a_worker_is_told_again_for_its_next_long_task(watcher, clock, worker):
     for _ in range(3):
-        watcher.began(worker)
+        worker.begin(watcher)
         clock.now += LONG
         worker.await_stuck()
-        watcher.ended(worker)
+        worker.end(watcher)
 
 
 def test_the_end_of_a_task_that_was_told_is_no_error(watcher, clock, worker):
-    watcher.began(worker)
+    worker.begin(watcher)
     clock.now += LONG
     worker.await_stuck()
-    watcher.ended(worker)
-    watcher.ended(worker)
+    worker.end(watcher)
+    worker.end(watcher)
 
 
-def test_many_workers_are_each_told(watcher, clock):
-    slow, fast = [Worker() for _ in range(50)], [Worker() for _ in range(50)]
+def test_many_workers_are_each_told(watcher, clock, kind):
+    slow, fast = [kind() for _ in range(50)], [kind() for _ in range(50)]
     for worker in slow + fast:
-        watcher.began(worker)
+        worker.begin(watcher)
     for worker in fast:
-        watcher.ended(worker)
+        worker.end(watcher)
     clock.now += LONG
     for worker in slow:
         worker.await_stuck()
@@ -150,9 +181,9 @@ def test_many_workers_are_each_told(watcher, clock):
     assert all(worker.told.empty() for worker in slow + fast)
 
 
-def test_there_is_one_thread_and_none_before_the_first_task(watcher, clock):
+def test_there_is_one_thread_and_none_before_the_first_task(watcher, clock, kind):
     assert watchers() == []
-    starts = [threading.Thread(target=watcher.began, args=(Worker(),)) for _ in range(8)]
+    starts = [threading.Thread(target=kind().begin, args=(watcher,)) for _ in range(8)]
     for start in starts:
         start.start()
     for start in starts:
@@ -163,17 +194,17 @@ def test_there_is_one_thread_and_none_before_the_first_task(watcher, clock):
 def test_an_idle_watcher_parks_and_the_next_task_wakes_it(watcher, clock, worker, monkeypatch):
     monkeypatch.setattr(module, "_IDLE_LOOKS", 0)
     for _ in range(10):
-        watcher.began(worker)
+        worker.begin(watcher)
         clock.now += LONG
         worker.await_stuck()
-        watcher.ended(worker)
+        worker.end(watcher)
         wait_until(lambda: watcher._parked)
     assert len(watchers()) == 1
 
 
 def test_a_watcher_does_not_park_while_a_task_runs(watcher, clock, worker, monkeypatch):
     monkeypatch.setattr(module, "_IDLE_LOOKS", 0)
-    watcher.began(worker)
+    worker.begin(watcher)
     clock.pass_looks(5)
     clock.now += LONG
     worker.await_stuck()
@@ -198,12 +229,12 @@ def test_a_task_that_begins_while_the_watcher_is_about_to_park_is_told(watcher, 
     begun = threading.Event()
 
     def begin():
-        watcher.began(worker)
+        worker.begin(watcher)
         begun.set()
 
     watcher._wake = WakeWithACompanion(begin)
-    other = Worker()
-    watcher.began(other)
+    other = type(worker)()
+    other.begin(watcher)
     clock.now += LONG
     other.await_stuck()
     assert begun.wait(CEILING)
@@ -220,7 +251,7 @@ def test_a_watcher_that_is_closed_while_it_is_about_to_park_ends(watcher, clock,
         assert watcher._wake.wait(CEILING)
 
     watcher._wake = WakeWithACompanion(close)
-    watcher.began(worker)
+    worker.begin(watcher)
     (thread,) = watchers()
     clock.now += LONG
     worker.await_stuck()
@@ -230,7 +261,7 @@ def test_a_watcher_that_is_closed_while_it_is_about_to_park_ends(watcher, clock,
 
 
 def test_close_ends_the_thread_and_may_be_called_again(watcher, clock, worker):
-    watcher.began(worker)
+    worker.begin(watcher)
     (thread,) = watchers()
     watcher.close()
     assert not thread.is_alive()
@@ -239,8 +270,8 @@ def test_close_ends_the_thread_and_may_be_called_again(watcher, clock, worker):
 
 def test_close_ends_a_parked_thread(watcher, clock, worker, monkeypatch):
     monkeypatch.setattr(module, "_IDLE_LOOKS", 0)
-    watcher.began(worker)
-    watcher.ended(worker)
+    worker.begin(watcher)
+    worker.end(watcher)
     wait_until(lambda: watcher._parked)
     watcher.close()
     assert watchers() == []
@@ -252,20 +283,20 @@ def test_close_before_the_first_task_is_no_error(watcher):
 
 def test_after_close_a_task_starts_no_thread(watcher, clock, worker):
     watcher.close()
-    watcher.began(worker)
-    watcher.ended(worker)
+    worker.begin(watcher)
+    worker.end(watcher)
     assert watchers() == []
 
 
-def test_a_worker_may_close_the_watcher_that_tells_it(watcher, clock):
+def test_a_worker_may_close_the_watcher_that_tells_it(watcher, clock, kind):
     closed = threading.Event()
 
-    class Closing:
+    class Closing(kind):
         def stuck(self):
             watcher.close()
             closed.set()
 
-    watcher.began(Closing())
+    Closing().begin(watcher)
     clock.now += LONG
     assert closed.wait(CEILING)
 
@@ -276,9 +307,59 @@ def test_without_a_thread_to_be_had_the_next_task_tries_again(watcher, clock, wo
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", start)
-        watcher.began(worker)
-        watcher.ended(worker)
+        worker.begin(watcher)
+        worker.end(watcher)
     assert watchers() == []
-    watcher.began(worker)
+    worker.begin(watcher)
+    clock.now += LONG
+    worker.await_stuck()
+
+
+def test_a_worker_that_is_looked_at_says_so_no_more_until_it_was_idle(watcher, clock):
+    worker = Worker()
+    told = []
+    watcher.look_at = lambda each, look_at=watcher.look_at: (told.append(each), look_at(each))
+    for _ in range(3):
+        worker.begin(watcher)  # one thing right after the other, as far as a look can tell
+        clock.pass_looks()
+    assert told == [worker]
+    worker.end(watcher)
+    wait_until(lambda: not worker.is_looked_at)
+    worker.begin(watcher)
+    assert told == [worker, worker]
+
+
+class Hasty(Worker):
+    """Begins anew as soon as the watcher has seen that it is idle, or late."""
+
+    def __init__(self, watcher, clock):
+        self.watcher, self.clock, self.is_calm = watcher, clock, False
+        super().__init__()
+
+    @property
+    def due(self):
+        due, is_watched = self._due, threading.current_thread().name == "oompa-watcher"
+        if is_watched and not self.is_calm and not self.clock.now < due < NEVER:
+            self.is_calm = True
+            self.end(self.watcher)
+            self.begin(self.watcher)
+        return due
+
+    @due.setter
+    def due(self, due):
+        self._due = due
+
+
+@pytest.mark.parametrize("first", ["is idle", "is late"])
+def test_a_worker_that_begins_as_the_watcher_looks_away_is_looked_at(watcher, clock, first):
+    worker = Hasty(watcher, clock)
+    worker.begin(watcher)
+    if first == "is idle":
+        worker.end(watcher)
+    else:
+        clock.now += LONG
+    wait_until(lambda: worker.is_calm)
+    clock.pass_looks()
+    assert worker.told.empty() and worker.is_looked_at
     clock.now += LONG
     worker.await_stuck()
