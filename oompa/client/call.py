@@ -281,14 +281,22 @@ class AwaitedCall:
     """A request that only the thread that makes it waits for, and knows of: it needs no condition, callbacks or cancelling.
 
     Once settled it keeps its outcome; settled twice at a time, say by its reply and by the timer, it ends with either.
+
+    Attributes:
+        call, waker, is_gone: It is its own waiter, see ``turns.Waiter``, which is an object less.
     """
 
-    __slots__ = ("is_settled", "_outcome", "_waker")
+    __slots__ = ("is_settled", "waker", "is_gone", "_outcome")
     _outcome: tuple[Any, Optional[BaseException]]
 
     def __init__(self) -> None:
-        self.is_settled = False
-        self._waker: Optional[threading.Lock] = None
+        self.is_settled = self.is_gone = False
+        self.waker: Optional[threading.Lock] = None
+
+    @property
+    def call(self) -> "AwaitedCall":
+        """Itself."""
+        return self
 
     def outcome(self) -> Any:
         """The result, or the error raised. Once, and only when it is settled."""
@@ -305,17 +313,17 @@ class AwaitedCall:
         if not self.is_settled:
             self._outcome = (result, error)
             self.is_settled = True
-        waker = self._waker
+        waker = self.waker
         if waker is not None:
             release(waker)
 
     def add_waker(self, waker: threading.Lock) -> None:
         """Release ``waker`` when the call is settled. Look at ``is_settled`` afterwards: it may be already."""
-        self._waker = waker
+        self.waker = waker
 
     def remove_waker(self, waker: threading.Lock) -> None:
         """Forget ``waker``."""
-        self._waker = None
+        self.waker = None
 
 
 def _limit(timeout: Optional[float]) -> Optional[float]:

@@ -258,11 +258,18 @@ class Link:
             size += len(pending.meta) - 1 if pending.has_meta else 0  # in place of the last brace
         if size > self._max_message_size:
             raise _too_large(pending, size, f"max_message_size of {self._max_message_size}")
-        with self._state:
+        state = self._state
+        try:
+            state.acquire()  # see turns of locks within a try
             if self._no_more is not None:
                 raise ClientClosed(self._no_more)
             is_open = self._exchange.dispatched(pending, monotonic(), self._answered)
             channel = self._channel if is_open else None
+        finally:
+            try:
+                state.release()
+            except RuntimeError:
+                pass  # interrupted before it was acquired
         if channel is not None:
             try:
                 self._send(channel, pending)
@@ -622,9 +629,16 @@ class Link:
             elif kind == PROGRESS_TYPE:
                 self._tell_progress(id, value)
         if answered:
-            with self._state:
+            state = self._state
+            try:
+                state.acquire()  # see turns of locks within a try
                 for pending in answered:
                     self._exchange.received(pending.id)
+            finally:
+                try:
+                    state.release()
+                except RuntimeError:
+                    pass  # interrupted before it was acquired
             self._answered = ()  # what they refer to goes here, where no lock is held
             if self._is_draining:
                 self._look_drained()

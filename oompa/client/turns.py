@@ -23,12 +23,14 @@ leads, or neither; ``is_gone`` when it waits no more. The keeper reads, or is *p
 
 What signal handlers interrupt is the main thread, a caller. Whatever interrupts it, ``wait_for`` marks its waiter as gone in a
 single step, before the steps that may be interrupted, too: nobody passes the lead to a waiter that is gone, and the parked
-keeper takes it from one. ``with _lock`` is safe, for the lock is no Python code, and re-entrant for handlers that call. A
-waker that an interrupted thread was to release costs a second: every sleep looks around after ``_LOOK``, the parked keeper's,
-too. A leader that is interrupted with messages in hand aborts the channel. Loops within a ``try`` are ``while True``: of
-others the jump back is outside of it on CPython 3.12 and 3.13 (https://github.com/python/cpython/issues/130279). Wakers are
-released, and reading happens, without the lock. What wakes a sleeper is a leader that steps down in its favour, the settling
-of its call, ``rouse``, or its timeout.
+keeper takes it from one. ``with _lock`` is safe, for the lock is no Python code, and re-entrant for handlers that call. Where
+every call comes by, the lock is acquired within a ``try``, which costs half of that: what a handler raises comes after a step
+that calls, so either the lock is held, and released, or it was not to be had, and there is nothing to release. A waker that an
+interrupted thread was to release costs a second: every sleep looks around after ``_LOOK``, the parked keeper's, too. A leader
+that is interrupted with messages in hand aborts the channel. Loops within a ``try`` are ``while True``: of others the jump back
+is outside of it on CPython 3.12 and 3.13 (https://github.com/python/cpython/issues/130279). Wakers are released, and reading
+happens, without the lock. What wakes a sleeper is a leader that steps down in its favour, the settling of its call, ``rouse``,
+or its timeout.
 """
 
 import threading
@@ -41,7 +43,7 @@ from ..threads import is_main
 from ..wire.channel import Channel
 from ..wire.closing import ChannelClosed
 from ..wire.frames import Message
-from .call import release
+from .call import AwaitedCall, release
 
 #: Seconds the lead stays free before the keeper takes it, unless it dozes; also how often the parked keeper looks while the
 #: lead changes.
@@ -77,11 +79,25 @@ class Settled(Protocol):
         """Forget ``waker``."""
 
 
-class _Waiter:
-    """A caller that waits: leading, in line, or neither. Asleep it waits to acquire ``waker``.
+class Waiter(Protocol):
+    """A caller that waits: leading, in line, or neither.
 
-    ``is_gone``: it waits no more, though an interruption may have kept it from leaving the line.
+    Attributes:
+        call: What it waits for.
+        waker: Asleep it waits to acquire this; None: it has not been asleep.
+        is_gone: Whether it waits no more, though an interruption may have kept it from leaving the line.
     """
+
+    @property
+    def call(self) -> Settled:
+        """See above."""
+
+    waker: Optional[threading.Lock]
+    is_gone: bool
+
+
+class _Waiter:
+    """A caller that may be one of several that wait for the same call."""
 
     __slots__ = ("call", "waker", "is_gone")
 
@@ -91,20 +107,20 @@ class _Waiter:
         self.waker: Optional[threading.Lock] = None
 
 
-class _Line(deque[_Waiter]):
+class _Line(deque[Waiter]):
     """The callers that wait for the lead, in the order they came. Whoever changes it holds the lock of ``Turns``."""
 
-    def join(self, me: _Waiter) -> None:
+    def join(self, me: Waiter) -> None:
         """Stand in line, once."""
         if me not in self:
             self.append(me)
 
-    def discard(self, me: _Waiter) -> None:
+    def discard(self, me: Waiter) -> None:
         """Leave the line; no error where it was left already."""
         if me in self:
             self.remove(me)
 
-    def pop_heir(self) -> Optional[_Waiter]:
+    def pop_heir(self) -> Optional[Waiter]:
         """The first that still waits, None when nobody does; those before it leave the line."""
         while self:
             heir = self.popleft()
@@ -156,7 +172,8 @@ class Turns:
     def wait_for(self, call: Settled, timeout: Optional[float]) -> None:
         """Read, or stand in line, until ``call`` is done or ``timeout`` seconds have passed. Any thread."""
         deadline = None if timeout is None else monotonic() + timeout
-        me = _Waiter(call)
+        me: Waiter = call if type(call) is AwaitedCall else _Waiter(call)
+        lock = self._lock
         try:
             while True:
                 if call.is_settled:
@@ -165,12 +182,18 @@ class Turns:
                     if self.is_dozing:
                         self.rouse()
                     return
-                with self._lock:
+                try:
+                    lock.acquire()
                     leads = self._channel is not None and (self._leader is None or self._leader is me)
                     if leads:
                         self._leader = me
                     else:
                         self._line.join(me)
+                finally:
+                    try:
+                        lock.release()
+                    except RuntimeError:
+                        pass  # interrupted before it was acquired
                 if leads:
                     self._lead(me, deadline)
                 else:
@@ -229,7 +252,7 @@ class Turns:
     def _claim(self) -> "_Claim":
         """Take the lead for the keeper if it has been free since the last look, or a caller has left without passing it on."""
         with self._lock:
-            if isinstance(self._leader, _Waiter) and self._leader.is_gone:
+            if isinstance(self._leader, (AwaitedCall, _Waiter)) and self._leader.is_gone:
                 self._leader = None
             if self._leader is None and self._lost is not None:
                 return _Claim.LOST
@@ -256,7 +279,7 @@ class Turns:
             if self._channel is not None:
                 self._channel.hurry()
 
-    def _lead(self, me: _Waiter, deadline: Optional[float]) -> None:
+    def _lead(self, me: Waiter, deadline: Optional[float]) -> None:
         """Read until the call is settled, its time is over or the channel ends."""
         channel, call, apply = self._channel, me.call, self._apply
         assert channel is not None
@@ -287,8 +310,10 @@ class Turns:
 
     def _step_down(self, leader: object, closed: Optional[ChannelClosed]) -> None:
         """Pass the lead of ``leader`` to a caller in line, or leave it free. ``closed``: there is nothing left to read."""
-        heir: Optional[_Waiter] = None
-        with self._lock:
+        heir: Optional[Waiter] = None
+        lock = self._lock
+        try:
+            lock.acquire()
             if self._leader is not leader:
                 return  # an interruption kept it from leaving, and the keeper took over
             self._leads += 1
@@ -298,13 +323,18 @@ class Turns:
             if self._line and self._channel is not None:
                 heir = self._line.pop_heir()
             self._leader = heir
+        finally:
+            try:
+                lock.release()
+            except RuntimeError:
+                pass  # interrupted before it was acquired
         if heir is None:
             if closed is not None or self._keeper_sleeps:
                 release(self._keeper_waker)
         elif heir.waker is not None:
             release(heir.waker)
 
-    def _sleep(self, me: _Waiter, deadline: Optional[float]) -> None:
+    def _sleep(self, me: Waiter, deadline: Optional[float]) -> None:
         """Wait until the call is settled, the lead comes, or the time is over."""
         if me.waker is None:
             me.waker = threading.Lock()
@@ -314,7 +344,7 @@ class Turns:
             left = _LOOK if deadline is None else min(_LOOK, max(0.0, deadline - monotonic()))
             me.waker.acquire(timeout=left)
 
-    def _leave(self, me: _Waiter) -> None:
+    def _leave(self, me: Waiter) -> None:
         """The caller goes; a lead that came to it meanwhile goes on to the next."""
         if me.waker is not None and not me.call.is_settled:
             me.call.remove_waker(me.waker)

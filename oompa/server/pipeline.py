@@ -18,7 +18,7 @@ from ..executors import Submitting
 from ..schema import Factory, call_of, is_misfit
 from ..wire.codec import NESTING_LIMIT, NOT_JSON, TOO_DEEP, Codec, is_deep, place_of_fault
 from ..wire.messages import ERR, MISSING, OK, PING, Reply, Request, describe, titled, write_reply
-from ..wire.sizes import is_longer
+from ..wire.sizes import NUMBERS, is_longer
 from .contexts import Worker, run_apart
 from .verdicts import health_of, mistake_in
 
@@ -244,7 +244,7 @@ class Pipeline:
             limit = taken
         value = reply.payload if reply.error is None else reply.error
         try:
-            if is_longer(value, limit):
+            if type(value) not in NUMBERS and is_longer(value, limit):
                 return self._write_failure(reply, self._too_large(reply, connection, "", limit), _TOO_LARGE, limit)
             text = write_reply(self._codec, reply)
             if len(text) > NESTING_LIMIT and type(value) is not str and is_deep(text):

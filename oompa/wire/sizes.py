@@ -11,7 +11,9 @@ from typing import Any, Iterable, Iterator
 from .codec import NESTING_LIMIT, TOO_DEEP
 
 _CONTAINERS = (dict, list, tuple)
-_NUMBERS = frozenset({int, float, bool, type(None)})
+
+#: What has a short text, whatever its value, but for an int, whose digits json itself limits (4,300).
+NUMBERS = frozenset({int, float, bool, type(None)})
 
 #: Of a container so many items are looked at; with a few more a dict of 40 fields takes more than a tenth of its encoding.
 _FEW = 8
@@ -36,9 +38,8 @@ def is_longer(value: Any, limit: int) -> bool:
     Raises:
         ValueError: It is nested too deep, or contains itself. One that is not suspected may do so, too, and is not measured.
     """
-    kind = type(value)
-    if kind is int or kind is str:
-        return kind is str and len(value) > limit
+    if type(value) is str:
+        return len(value) > limit
     if not isinstance(value, _CONTAINERS):
         return False
     return _may_be_long(value, limit // _SUSPICIOUS_PART) and _is_long(value, limit)
@@ -62,7 +63,7 @@ def _may_be_long(container: Any, suspicious: int) -> bool:
             kind = type(item)
             if kind is str:
                 size += len(item) * like_it
-            elif kind not in _NUMBERS and isinstance(item, _CONTAINERS) and len(item) > most:
+            elif kind not in NUMBERS and isinstance(item, _CONTAINERS) and len(item) > most:
                 largest, most = item, len(item)
         if largest is None:
             return size > suspicious
@@ -79,7 +80,7 @@ def _is_long(value: Any, limit: int) -> bool:
         for container in level:
             size += 2 * len(container)  # each item has a separator and at least one byte
             items = container.values() if isinstance(container, dict) else container
-            are_numbers = len(container) > _MANY and _NUMBERS.issuperset(map(type, items))
+            are_numbers = len(container) > _MANY and NUMBERS.issuperset(map(type, items))
             for item in () if are_numbers else items:
                 if type(item) is str:
                     size += len(item)
