@@ -243,7 +243,7 @@ class MsgspecCodec:
     def encode(self, value: Any) -> bytes:
         """The JSON text of ``value`` in UTF-8."""
         try:
-            if _is_plain(value):
+            if type(value) in _SCALARS or _is_plain(value):
                 encode = self._encode
                 return encode(value)
         except Exception:  # whatever it was, the authority says it better
