@@ -173,7 +173,7 @@ def _check_peer(environ: Mapping[str, object]) -> None:
     if sign is not None:
         header = sign.removeprefix("HTTP_").replace("_", "-").title()
         raise BadHandshake(f"the explorer answers nobody behind a proxy (there is a header {header}); {_REMEDY}", 403)
-    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":  # nginx, which adds no header by itself
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":  # nginx before 1.29.7, which adds no header by itself
         raise BadHandshake(f"the explorer answers no HTTP/1.0, which only proxies still speak; {_REMEDY}", 403)
     peer = str(environ.get("REMOTE_ADDR") or "")
     if not _is_loopback(peer):
