@@ -217,7 +217,6 @@ def wait_for_a_byte(pipe):
     pipe.recv_bytes()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a listening socket cannot be shut down")
 @pytest.mark.parametrize("is_local", [False, True])
 def test_closing_waits_for_no_look(tmp_path, monkeypatch, is_local):
@@ -227,6 +226,7 @@ def test_closing_waits_for_no_look(tmp_path, monkeypatch, is_local):
     server.close().result(CEILING)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_that_a_task_forks_does_not_keep_the_port(serve):
     """Case 18."""
     children = []
