@@ -15,7 +15,7 @@ import chaos_options
 import pytest
 from faults import FaultProxy
 
-from oompa import Client, ClientClosed, ConnectionLost, OompaError, RequestTimeout, TooManyPending
+from oompa import Client, ClientClosed, ConnectionLost, OompaError, RemoteError, RequestTimeout, TooManyPending
 from oompa.server.resume import Resume
 
 from .harness import (
@@ -150,6 +150,12 @@ def runs_again(service: Service, resumed: set[tuple[Any, Any]]) -> list[tuple[An
     return [each for each in list(service.carriers) if first.setdefault(*each) is not each[1] and each not in resumed]
 
 
+def was_unreadable(future: Any) -> bool:
+    """Whether a fault had flipped bits of a request, of which the server could read the id alone."""
+    error = None if future.cancelled() else future.exception(CEILING)
+    return isinstance(error, RemoteError) and "a request must be JSON" in str(error)
+
+
 CHAOS = {
     "reconnect_interval": 0.03,
     "timeout": 0.4,
@@ -186,7 +192,9 @@ def test_chaos(
 
     # 1: every Future settled, once, and an OK is the right sum.
     allowed = (RequestTimeout, ConnectionLost, CancelledError)
-    wrong = [(r, s) for r, (_, s) in zip(results, chaos.calls) if r != s and r not in allowed]
+    differ = [(r, s, future) for r, (future, s) in zip(results, chaos.calls) if r != s and r not in allowed]
+    wrong = [(r, s) for r, s, future in differ if not was_unreadable(future)]
+    differ.clear()  # it holds Futures
     assert wrong == []
     assert chaos.counts.all_once([future for future, _ in chaos.calls])
 
