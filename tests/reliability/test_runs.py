@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from faults import FaultProxy
 
-from oompa import Client, OompaError, RequestTimeout, Server, current_request
+from oompa import Client, OompaError, RemoteError, RequestTimeout, Server, current_request
 from oompa.server.resume import REPLIES
 
 from .harness import CEILING, Connect, a_moment, eventually, outcomes
@@ -251,7 +251,9 @@ def test_deadline_that_passes_after_a_loss_ends_what_runs_and_what_is_queued(
         lose(client, proxy, loss)
         assert eventually(lambda: one_by_one.queued() == 4 or late[-1].done())
         proxy.stall("up")  # no cancel arrives: what the server knows is the deadline
-        assert outcomes(late) == [RequestTimeout] * 5
+        told = outcomes(late)
+        assert told[1:] == [RequestTimeout] * 4
+        assert told[0] in (RequestTimeout, RemoteError)  # the server's clock may be the quicker one to tell of the deadline
         assert eventually(lambda: one_by_one.futures[0].cancelled())
         a_moment(LATE)  # the server counts from when it was asked again
         one_by_one.gate.set()
