@@ -13,11 +13,12 @@ knows what clients have left behind that lost their connection, ``returning`` is
 ``progress`` is what such a task tells of how far it is.
 ``embedded`` is the web server that ``listen`` starts, ``options`` describes what may be told. ``takeover`` takes a socket
 off a web server of others, and ``workers`` knows how a process of gunicorn ends. ``health`` is the healthcheck as it is asked,
-``ages`` ends connections that are too old.
+``ages`` ends connections that are too old, ``pulse`` pings those that are silent.
 
 Threads: each connection has a thread (*home*) for as long as it lives: the web server's, or one of its own
 (``oompa-connection``) where it was taken off. The thread that *leads* reads the
 connection and runs tasks itself, in order; when one takes long the lead passes to a *stand-in* (``oompa-stand-in``), a thread
-made for it, and home takes it back when it is free. One watcher (``oompa-watcher``) serves all connections. ``listen`` adds
+made for it, and home takes it back when it is free. One watcher (``oompa-watcher``) and one thread that pings (``oompa-pulse``)
+serve all connections. ``listen`` adds
 the accepting thread (``oompa-http``), ``close`` one that closes (``oompa-closing``). Listeners run on the thread that emits.
 """

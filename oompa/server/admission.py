@@ -13,6 +13,10 @@ from .connection import Connection
 #: Seconds between looks at the connections that are being closed.
 _CLOSING_LOOK = 0.05
 
+#: Connections told to drain at once, and the seconds after which the next is told although they are not gone: each that ends
+#: wakes its thread, and where very many want the interpreter at the same time none gets on (see ``pulse``).
+_AT_ONCE, _NOT_GONE = 64, 0.01
+
 
 class Admission:
     """The connections of one server.
@@ -29,7 +33,7 @@ class Admission:
         self._close_timeout = close_timeout
         self._logger = logger
         self._lock = threading.RLock()
-        self._emptied = threading.Condition(self._lock)
+        self._fewer = threading.Condition(self._lock)
         self._connections: set[Connection] = set()
         self._places = 0
 
@@ -60,7 +64,7 @@ class Admission:
         with self._lock:
             self._places -= 1
             if self._places == 0:
-                self._emptied.notify_all()
+                self._fewer.notify_all()
 
     def entered(self, connection: Connection) -> None:
         """A connection begins in a place that was taken."""
@@ -74,6 +78,7 @@ class Admission:
         """A connection has ended."""
         with self._lock:
             self._connections.discard(connection)
+            self._fewer.notify_all()
 
     def reopen(self) -> None:
         """Admit again, after ``drain``."""
@@ -90,11 +95,14 @@ class Admission:
         with self._lock:
             self.is_draining = True
             connections = list(self._connections)
-        for connection in connections:
+        for told, connection in enumerate(connections):
+            with self._fewer:
+                untold = len(connections) - told
+                self._fewer.wait_for(lambda: len(self._connections) < untold + _AT_ONCE, _NOT_GONE)
             connection.drain()
         while self._are_left(deadline):
-            with self._emptied:
-                self._emptied.wait_for(lambda: self._places == 0, _CLOSING_LOOK)
+            with self._fewer:
+                self._fewer.wait_for(lambda: self._places == 0, _CLOSING_LOOK)
 
     def _are_left(self, deadline: float) -> bool:
         """Whether to wait on for connections to end; beyond the deadline they are closed."""

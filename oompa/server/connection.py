@@ -152,7 +152,6 @@ class Connection:
         self._closing: Optional[_ClosingHandshake] = None
         self._ended = False
         self._complaints: Optional[Complaints] = None
-        channel.set_tick(options["ping_interval"])
 
     def __repr__(self) -> str:
         return f"<Connection {self.remote_address[0]}:{self.remote_address[1]}{'' if self.is_open else ' closed'}>"
@@ -227,6 +226,11 @@ class Connection:
             is_idle = not self._running and not self._queue and not self._futures.awaited
         if is_idle:
             self.close()
+
+    def beat(self, now: float) -> float:
+        """Ping the peer if it is silent, or give it up; returns when to do so next. Called by the pulse alone."""
+        self._channel.look_after(now)
+        return self._channel.check_due()
 
     @property
     def is_live(self) -> bool:
@@ -338,7 +342,6 @@ class Connection:
             if not inbox:
                 inbox = self._inbox = self._channel.receive(_STAND_IN_LOOK if stands_in else None)
                 if not inbox:
-                    self._channel.check(monotonic())
                     continue
                 inbox.reverse()
             self._accept(me, inbox.pop())

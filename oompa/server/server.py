@@ -1,7 +1,7 @@
 """The server: a schema of tasks behind a WebSocket, and its health behind HTTP.
 
-Threads: each connection has the web server's thread (see ``connection``); one watcher serves them all; ``listen`` adds the
-thread that accepts, ``close`` one that closes.
+Threads: each connection has the web server's thread (see ``connection``); one watcher and one pulse serve them all; ``listen``
+adds the thread that accepts, ``close`` one that closes.
 """
 
 import ssl
@@ -31,6 +31,7 @@ from .last_resort import LastResort
 from .options import SERVER_OPTIONS, ServerOptions
 from .paces import Paces
 from .pipeline import Healthcheck, Middleware, Pipeline
+from .pulse import Pulse
 from .resume import resume_within
 from .service import Service, Visitor
 from .stand_ins import StandIns
@@ -110,6 +111,7 @@ class Server(Listenable):
         )
         self._admission = Admission(self._options["max_connections"], self._options["close_timeout"], _logger)
         self._reaper = self._new_reaper()
+        self._pulse = Pulse(self._options["ping_interval"])
         self._embedded: Optional[EmbeddedServer] = None
         self._stop: Optional[Stop] = None
         #: The Flask application: add routes of your own to it.
@@ -350,12 +352,15 @@ class Server(Listenable):
             announced=visitor.announced,
         )
         connection = Connection(channel, self._service, visitor)
+        pulse = self._pulse
         self._admission.entered(connection)
         try:
+            pulse.entered(connection)
             if self._reaper is not None:
                 self._reaper.entered(connection)
             connection.serve()
         finally:
+            pulse.left(connection)
             self._admission.left(connection)
 
     def disconnect(self) -> int:
@@ -384,6 +389,8 @@ class Server(Listenable):
             if self._reaper is not None:
                 self._reaper.close()
                 self._reaper = self._new_reaper()
+            self._pulse.close()
+            self._pulse = Pulse(self._options["ping_interval"])
             embedded = self._embedded
             if embedded is not None:
                 embedded.close()

@@ -197,6 +197,12 @@ class Channel:
             self.abort("no sign of life from the peer within ping_interval of a ping")
         return verdict
 
+    def look_after(self, now: float) -> None:
+        """``check``, for one who does not read: what has come is a sign of life, though nobody has read it yet."""
+        if now >= self.check_due() and self._stream.has_unread():
+            self._stalled_at = now
+        self.check(now)
+
     def show_life(self) -> None:
         """Send a pong that nobody asked for, a sign of life (:rfc:`6455#section-5.5.3`). Does not wait."""
         self._outbox.pong([b""])

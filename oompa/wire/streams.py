@@ -76,6 +76,13 @@ class PlainStream:
         """Whether ``send`` would take something within ``timeout`` seconds."""
         return _poll(self._sock, select.POLLOUT, timeout)
 
+    def has_unread(self) -> bool:
+        """Whether the kernel holds bytes that nobody has read, or the end. Any thread."""
+        try:
+            return _poll(self._sock, select.POLLIN, 0.0)
+        except (OSError, ValueError):  # the descriptor is closed
+            return False
+
     def end_writing(self) -> None:
         """Tell the peer that nothing more comes."""
         self._shutdown(socket.SHUT_WR)
@@ -185,6 +192,13 @@ class TlsStream:
     def wait_writable(self, timeout: float) -> bool:
         """Whether ``send`` may take something within ``timeout`` seconds."""
         return _poll(self._sock, self._send_waits_for, timeout)
+
+    def has_unread(self) -> bool:
+        """Whether the kernel holds bytes that nobody has read, or the end. Any thread."""
+        try:
+            return _poll(self._sock, select.POLLIN, 0.0)
+        except (OSError, ValueError):  # the descriptor is closed
+            return False
 
     def end_writing(self) -> None:
         """Tell the peer that nothing more comes."""

@@ -98,6 +98,9 @@ class FakeStream:
         self.written += data[:take]
         return take
 
+    def has_unread(self):
+        return not self.incoming.empty()
+
     def wait_readable(self, timeout):
         self.calls.append("wait_readable")
         return not self.incoming.empty()
@@ -1328,6 +1331,23 @@ def test_a_peer_without_a_sign_of_life_by_the_next_ping_is_cut_off(beating, peer
     closed = ended(beating)
     assert closed.code == 1006
     assert "ping_interval" in closed.reason
+
+
+def test_bytes_that_nobody_has_read_are_a_sign_of_life_to_one_who_looks_after_the_channel(beating, peer):
+    beating.look_after(now=1025.0)
+    assert peer.hears() == [("ping", b"")]
+    peer.sends(peer.frame(PONG, b""))
+    beating.look_after(now=1050.0)
+    assert beating.is_open
+    assert beating.check_due() == 1075.0
+
+
+def test_one_who_looks_after_the_channel_gives_up_a_peer_that_has_sent_nothing(beating, stream):
+    beating.look_after(now=1025.0)
+    beating.look_after(now=1049.9)
+    assert beating.is_open
+    beating.look_after(now=1050.0)
+    assert stream.is_shut
 
 
 def test_any_byte_is_a_sign_of_life(beating, peer, clock):
