@@ -47,49 +47,60 @@ def cpu(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def latencies(peers: list[RawPeer], seconds: float) -> list[float]:
-    """Call on one of a hundred peers after the other; seconds each call took. In between the pings of the others are answered:
-    left alone they would all be answered together, when the server is to drain."""
-    taken: list[float] = []
-    with selectors.DefaultSelector() as selector:
-        for number, peer in enumerate(peers):
-            if number % 100:
-                selector.register(peer._socket, selectors.EVENT_READ, peer)
+class Crowd:
+    """Peers that answer pings and closing handshakes, as they come: left alone for a while they would answer all together, and
+    that would be measured instead."""
+
+    def __init__(self) -> None:
+        self.peers: list[RawPeer] = []
+        self._selector = selectors.DefaultSelector()
+        self._closed = 0
+
+    def join(self, peer: RawPeer) -> None:
+        """One more peer."""
+        self.peers.append(peer)
+        self._selector.register(peer._socket, selectors.EVENT_READ, peer)
+
+    def answer(self, timeout: float = 0.0) -> None:
+        """Answer what is there, or comes first within so many seconds."""
+        for key, _ in self._selector.select(timeout):
+            got = key.data.frame()
+            if got is not None and got.opcode == PING:
+                key.data.send(frame(PONG, got.payload))
+                continue
+            self._selector.unregister(key.fileobj)
+            self._closed += got is not None and got.close_code == 1000
+            key.data.send(close_frame(1000))
+
+    def attend(self, seconds: float) -> int:
+        """Answer for so long, or until all have ended; returns how many have ended with 1000."""
         deadline = time.monotonic() + seconds
+        while self._selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            self.answer(left)
+        return self._closed
+
+    def call(self, seconds: float) -> list[float]:
+        """Call on one of a hundred peers after the other; seconds each call took."""
+        taken, deadline = [], time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for peer in peers[::100]:
+            for peer in self.peers[::100]:
                 begun = time.perf_counter()
                 peer.send(request_frame("ADD", {"x": 1, "y": 6}))
                 peer.reply()
                 taken.append(time.perf_counter() - begun)
-                for key, _ in selector.select(0):
-                    got = key.data.frame()
-                    assert got is not None and got.opcode == PING, got
-                    key.data.send(frame(PONG, got.payload))
-    return sorted(taken)
+                self.answer()
+        return sorted(taken)
 
-
-def attend(peers: list[RawPeer], seconds: float) -> int:
-    """Answer pings and closing handshakes for so long, or until all have ended; returns how many ended with 1000."""
-    codes = 0
-    with selectors.DefaultSelector() as selector:
-        for peer in peers:
-            selector.register(peer._socket, selectors.EVENT_READ, peer)
-        deadline = time.monotonic() + seconds  # registering thousands takes its time
-        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
-            for key, _ in selector.select(left):
-                got = key.data.frame()
-                if got is not None and got.opcode == PING:
-                    key.data.send(frame(PONG, got.payload))
-                    continue
-                selector.unregister(key.fileobj)
-                codes += got is not None and got.close_code == 1000
-                key.data.send(close_frame(1000))
-    return codes
+    def close(self) -> None:
+        """Close what is left."""
+        self._selector.close()
+        for peer in self.peers:
+            peer.close()
 
 
 def measure(kind: str, count: int) -> None:
     """Measure one kind of server and print what was found."""
+    crowd = Crowd()
     with reserved_port() as port:
         command = [sys.executable, *(each.replace("{port}", str(port)) for each in COMMANDS[kind])]
         process = subprocess.Popen(command, cwd=TESTS.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -102,27 +113,25 @@ def measure(kind: str, count: int) -> None:
                     time.sleep(0.1)
             server = serving(process.pid)
             before, begun = resident(server), time.monotonic()
-            peers: list[RawPeer] = []
-            while len(peers) < count:
-                peers += [RawPeer.websocket(port) for _ in range(min(500, count - len(peers)))]
-                attend(peers, 0.05)  # or those that came first would be given up
+            while len(crowd.peers) < count:
+                crowd.join(RawPeer.websocket(port))
+                crowd.answer()
             setup = time.monotonic() - begun
             size = (resident(server) - before) / count
             used = cpu(server)
-            attend(peers, IDLE)
+            crowd.attend(IDLE)
             idle = (cpu(server) - used) / IDLE
-            calls = latencies(peers, BUSY)
+            calls = crowd.call(BUSY)
             p50, p99 = statistics.median(calls), calls[int(len(calls) * 0.99)]
             begun = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            codes = attend(peers, 60.0)
+            codes = crowd.attend(60.0)
             process.wait(60.0)
             ended = time.monotonic() - begun
             print(f"{kind}: {count} connections set up in {setup:.1f} s, {size / 1024:.1f} KiB each; a call {p50 * 1e6:.0f} us "
                   f"(p99 {p99 * 1e6:.0f}); idle {idle:.2%} of a core; drained and ended in {ended:.1f} s, {codes} with 1000")
-            for peer in peers:
-                peer.close()
         finally:
+            crowd.close()
             process.kill()
             process.wait()
 
