@@ -52,6 +52,9 @@ THREADS = 64
 POOL = 4
 """Threads of gunicorn's pool."""
 
+NEED_CONFIGURATION = {"test_silent_and_slow_handshakes_hold_up_nobody", "test_peers_that_stay_after_a_refusal_hold_up_nobody"}
+"""What the HTTP of gunicorn does not stand: a slow request holds a thread of its pool, and so does one refused."""
+
 MIB = 1 << 20
 MESSAGE_LIMIT = 16 * MIB
 RESIDENT_SLACK = 48 * MIB
@@ -86,7 +89,7 @@ class Service:
     """A calculator in a process of its own.
 
     Attributes:
-        kind: "embedded" or "gunicorn".
+        kind: "embedded", "gunicorn" with our configuration, or "bare", gunicorn without.
         port: where it listens on 127.0.0.1; chosen by who starts it.
         pid: the process that serves; under gunicorn that is the worker.
         old: a connection that is there before every attack.
@@ -276,15 +279,25 @@ def children(pid: int) -> list[int]:
 
 def commands(port: int) -> dict[str, list[str]]:
     """How each kind of server is started."""
-    options = f"-c python:oompa.gunicorn --threads {POOL} --graceful-timeout 6"
-    gunicorn = [*options.split(), "-b", f"127.0.0.1:{port}"]
+    options = f"--threads {POOL} --graceful-timeout 6 -b 127.0.0.1:{port} tests.server.brisk:server"
+    bare = [sys.executable, "-m", "gunicorn", *options.split()]
     return {
         "embedded": [sys.executable, "-m", "tests.server.brisk", str(port)],
-        "gunicorn": [sys.executable, "-m", "gunicorn", *gunicorn, "tests.server.brisk:server"],
+        "gunicorn": [*bare, "-c", "python:oompa.gunicorn"],
+        "bare": bare,
     }
 
 
-@pytest.fixture(scope="module", params=["embedded", "gunicorn"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """gunicorn without our configuration serves WebSockets by the same code: a part of the suite shows it, with --long all."""
+    if "service" in metafunc.fixturenames:
+        is_part = metafunc.cls is TestDepartures or metafunc.config.getoption("--long")
+        is_bare = is_part and metafunc.function.__name__ not in NEED_CONFIGURATION
+        kinds = ["embedded", "gunicorn", *["bare"] * is_bare]
+        metafunc.parametrize("service", kinds, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with reserved_port() as port:
         service = Service(request.param, port, tmp_path_factory.mktemp(request.param) / "log")
