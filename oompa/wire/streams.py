@@ -24,6 +24,13 @@ def _poll(sock: socket.socket, events: int, timeout: Optional[float]) -> bool:
     return bool(poll.poll(None if timeout is None else _milliseconds(timeout)))
 
 
+def _has_unread(sock: socket.socket) -> bool:
+    try:
+        return _poll(sock, select.POLLIN, 0.0)
+    except (OSError, ValueError):  # the descriptor is closed
+        return False
+
+
 def _milliseconds(timeout: float) -> float:
     return (timeout if 0.0 <= timeout <= _LONGEST_POLL else 0.0 if timeout < 0.0 else _LONGEST_POLL) * 1000.0
 
@@ -78,10 +85,7 @@ class PlainStream:
 
     def has_unread(self) -> bool:
         """Whether the kernel holds bytes that nobody has read, or the end. Any thread."""
-        try:
-            return _poll(self._sock, select.POLLIN, 0.0)
-        except (OSError, ValueError):  # the descriptor is closed
-            return False
+        return _has_unread(self._sock)
 
     def end_writing(self) -> None:
         """Tell the peer that nothing more comes."""
@@ -195,10 +199,7 @@ class TlsStream:
 
     def has_unread(self) -> bool:
         """Whether the kernel holds bytes that nobody has read, or the end. Any thread."""
-        try:
-            return _poll(self._sock, select.POLLIN, 0.0)
-        except (OSError, ValueError):  # the descriptor is closed
-            return False
+        return _has_unread(self._sock)
 
     def end_writing(self) -> None:
         """Tell the peer that nothing more comes."""
