@@ -2,7 +2,7 @@
 
 import itertools
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oompa.client.shares import PAUSES, Seat, Shares
@@ -63,6 +63,7 @@ def test_a_server_that_does_not_tell_is_taken_as_it_is():
 
 
 @given(st.integers(1, 6), st.integers(1, 12), st.randoms(use_true_random=False))
+@settings(deadline=None, database=None)
 def test_all_are_placed_whatever_is_drawn(processes, size, draw):
     shares = Shares(size)
     places, given_up = come(shares, size, iter(lambda: draw.randrange(processes), None))

@@ -1,7 +1,7 @@
 """Which of several links carries a call, and what holds for all of them: with links that only note what they are asked."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oompa.client.spread import Spread
@@ -55,6 +55,7 @@ def test_the_less_loaded_of_two_is_chosen_and_the_first_of_two_alike():
 
 
 @given(st.integers(1, 9), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+@settings(deadline=None, database=None)
 def test_the_two_differ_where_there_are_two(count, first, second):
     least = Noted("least")
     others = [Noted(str(number), 1) for number in range(count)]

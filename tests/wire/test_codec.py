@@ -461,6 +461,7 @@ def test_a_wide_text_is_not_deep(codec, text):
 
 
 @given(st.lists(st.sampled_from(["[", "]", "{", "}", '"', "\\", '\\"', "a", ",", "[[[[", "]]]]"]), max_size=200))
+@properties
 def test_brackets_are_counted_as_a_parser_counts_them(pieces):
     """Case 43: against a plain loop over the characters."""
     text, depth, deepest, is_quoted, is_escaped = "".join(pieces), 0, 0, False, False
