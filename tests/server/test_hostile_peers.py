@@ -118,13 +118,14 @@ class Service:
         alive = self._process.poll() is None and self.pid in {self._process.pid, *children(self._process.pid)}
         self._end()
         log = self.log()
-        assert alive, log
-        assert "Exception in thread" not in log, log
-        assert "Traceback" not in log.replace(") raised\nTraceback", ""), log  # of tasks that are meant to
+        shown = log[-20_000:]
+        assert alive, shown
+        assert "Exception in thread" not in log, shown
+        assert "Traceback" not in log.replace(") raised\nTraceback", ""), shown  # of tasks that are meant to
 
     def log(self) -> str:
         """Return what the process printed."""
-        return self._log.read_text(errors="replace")[-20_000:]
+        return self._log.read_text(errors="replace")
 
     def holds(self) -> Holdings:
         """Count what the process holds now."""
@@ -156,7 +157,7 @@ class Service:
         assert time.monotonic() - started < ANSWER_LIMIT
 
     def _is_up(self) -> bool:
-        assert self._process.poll() is None, self.log()
+        assert self._process.poll() is None, self.log()[-20_000:]
         try:
             return health(self.port) == (200, b"ok")
         except OSError:
