@@ -280,7 +280,8 @@ class Call(Future[Any]):
 class AwaitedCall:
     """A request that only the thread that makes it waits for, and knows of: it needs no condition, callbacks or cancelling.
 
-    Once settled it keeps its outcome; settled twice at a time, say by its reply and by the timer, it ends with either.
+    Its thread waits for it once. Once settled it keeps its outcome; settled twice at a time, say by its reply and by the timer,
+    it ends with either.
 
     Attributes:
         call, waker, is_gone: It is its own waiter, see ``turns.Waiter``, which is an object less.

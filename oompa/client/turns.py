@@ -331,8 +331,8 @@ class Turns:
         if heir is None:
             if closed is not None or self._keeper_sleeps:
                 release(self._keeper_waker)
-        elif heir.waker is not None:
-            release(heir.waker)
+        elif (waker := heir.waker) is not None:  # read once: the heir may be about to go
+            release(waker)
 
     def _sleep(self, me: Waiter, deadline: Optional[float]) -> None:
         """Wait until the call is settled, the lead comes, or the time is over."""
