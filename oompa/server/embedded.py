@@ -101,8 +101,11 @@ class RequestHandler(WSGIRequestHandler):
             raise _NoRequest from None
 
     def parse_request(self) -> bool:
-        """Read the request; one whose headers are none is refused (:rfc:`9112#section-5`)."""
+        """Read the request; one without headers, or whose headers are none, is refused (:rfc:`9112#section-5`)."""
         if not super().parse_request():
+            return False
+        if self.request_version == "HTTP/0.9":  # a line alone, without headers; from Python 3.14 on they are a dict then
+            self.send_error(400, "HTTP/0.9 is not spoken")
             return False
         is_forbidden = any(_FORBIDDEN.search(value) for value in self.headers.values())
         if is_forbidden or self.headers.defects or len(self.headers.get_all("Host", ())) > 1:

@@ -16,7 +16,7 @@ from ..callables import checked_middleware, checked_with
 from ..errors import RemoteError, TaskError, ValidationError, printable
 from ..executors import Submitting
 from ..schema import Factory, call_of, is_misfit
-from ..wire.codec import NESTING_LIMIT, NOT_JSON, TOO_DEEP, Codec, is_deep, place_of_fault
+from ..wire.codec import NESTING_LIMIT, NOT_JSON, Codec, TooDeep, is_deep, place_of_fault
 from ..wire.messages import ERR, MISSING, OK, PING, Reply, Request, describe, titled, write_reply
 from ..wire.sizes import NUMBERS, is_longer
 from .contexts import Worker, run_apart
@@ -248,7 +248,7 @@ class Pipeline:
                 return self._write_failure(reply, self._too_large(reply, connection, "", limit), _TOO_LARGE, limit)
             text = write_reply(self._codec, reply)
             if len(text) > NESTING_LIMIT and type(value) is not str and is_deep(text):
-                raise ValueError(TOO_DEEP)  # no client would read it
+                raise TooDeep  # no client would read it
         except Exception as error:  # a subclass of dict or list may raise whatever it likes
             return self._write_failure(reply, self._not_json(reply, connection, error), _INTERNAL, limit)
         if len(text) > limit:
@@ -268,8 +268,9 @@ class Pipeline:
         if reply.details is not None and self._is_json(value):
             what, value = "details", reply.details
         mistake = mistake_in(value)
-        problem = describe(error) if mistake is None else f"it is {mistake}"
-        place = self._place_of_fault(value)
+        what_it_says = str(error) if isinstance(error, TooDeep) else describe(error)
+        problem = what_it_says if mistake is None else f"it is {mistake}"
+        place = self._place_of_fault(error, value)
         where = f" (at {what}{place})" if place else ""
         error_id, mark = self._error_id()
         title = titled(reply.task, reply.id, connection)
@@ -278,9 +279,9 @@ class Pipeline:
         self._logger.error("the %s of task %s is not JSON%s%s: %s", what, title, where, mark, text, exc_info=cause)
         return f"the result is not JSON{where}: {problem}" if error_id is None else _hidden(error_id)
 
-    def _place_of_fault(self, value: Any) -> str:
+    def _place_of_fault(self, error: Exception, value: Any) -> str:
         try:
-            return printable(place_of_fault(value, self._is_json))
+            return printable(place_of_fault(error, value, self._is_json))
         except Exception:  # of a subclass of dict or list
             return ""
 

@@ -22,8 +22,13 @@ NOT_JSON = (ValueError, TypeError)
 #: Levels of a value, in either direction. Beyond, the stack of a thread may be too small.
 NESTING_LIMIT = 1000
 
-#: What is said of a value beyond.
-TOO_DEEP = f"nested more than {NESTING_LIMIT} deep"
+
+class TooDeep(ValueError):
+    """A value is nested beyond that, or contains itself: there is no place in it where it begins to be."""
+
+    def __init__(self, problem: str = f"nested more than {NESTING_LIMIT} deep") -> None:
+        super().__init__(problem)
+
 
 #: Called for a value that has no JSON form, as ``json.dumps(default=)``: returns one that has.
 Default = Callable[[Any], Any]
@@ -83,12 +88,12 @@ class JsonCodec:
         try:
             return "".join(self._chunks(value)).encode()
         except RecursionError:
-            raise ValueError(f"{TOO_DEEP}, or contains itself") from None
+            raise TooDeep(f"nested more than {NESTING_LIMIT} deep, or contains itself") from None
 
     def decode(self, text: Union[str, bytes]) -> Any:
         """The value of a JSON text."""
         if len(text) > NESTING_LIMIT and is_deep(text):
-            raise ValueError(TOO_DEEP)
+            raise TooDeep
         if isinstance(text, bytes):
             text = text.decode()
         try:
@@ -98,7 +103,7 @@ class JsonCodec:
         except StopIteration:
             value = self._decoder.decode(text)
         except RecursionError:  # the stack of this thread was deep already
-            raise ValueError(TOO_DEEP) from None
+            raise TooDeep from None
         if "\\" in text and "\\u" in text and not _is_encodable(value):
             raise ValueError("a lone surrogate is not JSON")
         return value
@@ -191,20 +196,22 @@ def _brackets_of(text: bytes) -> bytes:
 _LONG_PLACE = 200
 
 
-def place_of_fault(value: Any, is_json: Callable[[Any], bool]) -> str:
-    """Where in ``value`` the first thing is that is not JSON, such as ``.users[3].tags``; empty for the value itself, and for
-    what contains itself.
+def place_of_fault(error: Exception, value: Any, is_json: Callable[[Any], bool]) -> str:
+    """Where in ``value`` the first thing is that is not JSON, such as ``.users[3].tags``; empty for the value itself.
 
     Args:
+        error: What encoding it raised.
         is_json: Whether a value within it is JSON.
     """
+    if isinstance(error, TooDeep):
+        return ""
     place = ""
     while isinstance(value, _CONTAINERS) and len(place) < _LONG_PLACE:
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        faulty = [(key, item) for key, item in items if not is_json(item)][:1]
-        if not faulty:
+        faulty = next(((key, item) for key, item in items if not is_json(item)), None)
+        if faulty is None:
             break  # it is a key, or the container itself
-        ((key, inner),) = faulty
+        key, inner = faulty
         place += f".{key}" if isinstance(value, dict) else f"[{key}]"
         value = inner
     return place if len(place) < _LONG_PLACE else ""
@@ -220,7 +227,7 @@ def with_place(error: Exception, what: str, value: Any, codec: Codec) -> Excepti
             return False
 
     try:
-        place = place_of_fault(value, is_json)
+        place = place_of_fault(error, value, is_json)
     except Exception:  # a subclass of dict or list may raise whatever it likes
         place = ""
     kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -254,7 +261,7 @@ class MsgspecCodec:
         """The value of a JSON text."""
         decode = self._decode
         if len(text) > NESTING_LIMIT and is_deep(text):
-            raise ValueError(TOO_DEEP)
+            raise TooDeep
         try:
             return decode(text)
         except Exception:

@@ -8,7 +8,7 @@ their items; the text is measured anyway.
 from itertools import islice
 from typing import Any, Iterable, Iterator
 
-from .codec import NESTING_LIMIT, TOO_DEEP
+from .codec import NESTING_LIMIT, TooDeep
 
 _CONTAINERS = (dict, list, tuple)
 
@@ -36,7 +36,7 @@ def is_longer(value: Any, limit: int) -> bool:
     """Whether the JSON text of ``value`` is surely longer than ``limit`` bytes, told without making it.
 
     Raises:
-        ValueError: It is nested too deep, or contains itself. One that is not suspected may do so, too, and is not measured.
+        TooDeep: It is, or contains itself. One that is not suspected may do so, too, and is not measured.
     """
     if type(value) is str:
         return len(value) > limit
@@ -93,12 +93,12 @@ def _is_long(value: Any, limit: int) -> bool:
 
 
 def _check_level(value: Any, level: list[Any], levels: int) -> None:
-    """Raise ValueError where ``level``, the containers so many levels down in ``value``, is too deep, or shows a circle."""
+    """Raise TooDeep where ``level``, the containers so many levels down in ``value``, is too deep, or shows a circle."""
     is_repeated = len(level) > _WIDE and len(set(map(id, level))) < len(level)
     if (is_repeated or levels > NESTING_LIMIT) and _contains_itself(value):
-        raise ValueError("contains itself")
+        raise TooDeep("contains itself")
     if levels > NESTING_LIMIT:
-        raise ValueError(TOO_DEEP)
+        raise TooDeep
 
 
 def _contains_itself(value: Any) -> bool:

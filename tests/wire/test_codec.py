@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from oompa.wire import codec as module
-from oompa.wire.codec import NOT_JSON, JsonCodec, MsgspecCodec, codec_named, is_deep, place_of_fault
+from oompa.wire.codec import NOT_JSON, JsonCodec, MsgspecCodec, TooDeep, codec_named, is_deep, place_of_fault
 
 CEILING = 10.0  # seconds until a wait counts as failed
 
@@ -539,7 +539,7 @@ def raising(error):
     "value, place",
     [
         ({1}, ""),
-        ([1, {2}], "[1]"),
+        ([1, {2}, "never"], "[1]"),
         ({"users": [{"name": "ann"}, {"tags": {1}}]}, ".users[1].tags"),
         ({"a": float("nan")}, ".a"),
         (["ok", ("x", "\ud800")], "[1][1]"),
@@ -550,14 +550,30 @@ def raising(error):
 def test_the_place_of_what_is_not_json_is_named(codec, value, place):
     """Case 45."""
 
+    looked = []
+
     def is_json(inner):
+        looked.append(inner)
         try:
             codec.encode(inner)
         except NOT_JSON:
             return False
         return True
 
-    assert place_of_fault(value, is_json) == place
+    with pytest.raises(NOT_JSON) as caught:
+        codec.encode(value)
+    assert place_of_fault(caught.value, value, is_json) == place
+    assert "never" not in looked  # what stands behind the first
+
+
+def test_what_is_nested_too_deep_has_no_place_and_is_not_looked_through(codec):
+    """Each level would be encoded with all that is below it."""
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(TooDeep) as caught:
+        codec.encode(value)
+    assert place_of_fault(caught.value, value, lambda inner: pytest.fail("looked at")) == ""
 
 
 # Names.
