@@ -129,7 +129,7 @@ class Connection:
 
     def __init__(self, channel: Channel, service: Service, visitor: Visitor) -> None:
         # Fewer than thirty attributes: CPython finds those of objects that have more much slower.
-        self.remote_address, self.headers, self.identity, _, app = visitor
+        self.remote_address, self.headers, self.identity, _, app, _ = visitor
         self.announced = channel.announced
         self._channel = channel
         self._service = service
@@ -250,22 +250,26 @@ class Connection:
         """Whether a newer connection has adopted what runs for this one, and counts it."""
         return self._past is not None and self._past.is_elsewhere(key)
 
-    def serve(self) -> None:
-        """Read, run and reply until the connection has ended and the calling thread's own task is over."""
+    def serve(self, came_at: float = 0.0) -> None:
+        """Read, run and reply until the connection has ended and the calling thread's own task is over.
+
+        Args:
+            came_at: When it was asked for: threads do not begin in the order in which a client's connections came.
+        """
         try:
-            self._resume()
+            self._resume(came_at)
             self._emitter.emit("connection", self)
             while self._await_lead():
                 self._lead(self._home)
         finally:
             self._leave()
 
-    def _resume(self) -> None:
-        """Find what the client has left behind, if it can be known again."""
+    def _resume(self, came_at: float) -> None:
+        """Find what the client has left behind, if it can be known again; where it has a newer connection, retire."""
         resume, client_id = self._service.resume, self.announced.client_id
         if resume is None or client_id is None:
             return
-        self._past, before = past_of(resume, client_id, self.identity, self)
+        self._past, before = past_of(resume, client_id, self.identity, self, came_at)
         self._written = self._past.line.written
         if before is not None:
             before.retire()

@@ -71,14 +71,16 @@ class Line:
 
     Attributes:
         connection: Whatever the driver sends on.
+        came_at: When it was asked for.
         written: The replies that were written last.
         is_lost: Whether nothing can be sent on it any more.
         is_behind: Whether what is read may have been sent long ago, before the replies that were written last.
     """
 
-    def __init__(self, session: "Session", connection: Any) -> None:
+    def __init__(self, session: "Session", connection: Any, came_at: float) -> None:
         self.session = session
         self.connection = connection
+        self.came_at = came_at
         self.written: deque[Written] = deque(maxlen=REPLIES)
         self.is_lost = False
         self.is_behind = False
@@ -215,17 +217,25 @@ class Resume:
             return list(self._sessions.get(client_id, ()))
 
     def opened(
-        self, client_id: str, identity: Any, others: list[Session], own: Optional[Session], connection: Any
+        self,
+        client_id: str,
+        identity: Any,
+        others: list[Session],
+        own: Optional[Session],
+        connection: Any,
+        came_at: float = 0.0,
     ) -> Optional[tuple[Line, Optional[Line]]]:
         """A connection has come.
 
         Args:
             others: The ones of that name that are somebody else.
             own: The one it belongs to; None: it is new.
+            came_at: When it did; one that came later may have been told of before.
 
         Returns:
-            Its line, and the one before it where that has not been lost yet: it is to be, before the new one asks. None where
-            there are clients that the caller has not seen, or has seen for the last time: look again.
+            Its line, and the one that is to be lost before it asks: the one before it, where that has not been lost yet, or
+            itself, where there is a newer one. None where there are clients that the caller has not seen, or has seen for the
+            last time: look again.
         """
         with self._lock:
             sessions = self._sessions.setdefault(client_id, [])
@@ -235,8 +245,11 @@ class Resume:
             elif not any(session is own for session in sessions):
                 return None
             assert own is not None
-            before, own.line = own.line, Line(own, connection)
-            return own.line, before
+            before, line = own.line, Line(own, connection, came_at)
+            if before is not None and before.came_at > came_at:
+                return line, line
+            own.line = line
+            return line, before
 
     def lost(self, line: Line, in_hand: Callable[[], Iterable[InHand]], now: float) -> None:
         """Nothing can be sent on a line any more, and it starts nothing; only the first time counts.

@@ -94,12 +94,15 @@ class Past:
         return None if adopter is None else adopter.connection
 
 
-def past_of(resume: Resume, client_id: str, identity: Any, connection: Returning) -> tuple[Past, Optional[Returning]]:
-    """What a client has left behind; and its connection before this one, which is to retire before this one asks."""
+def past_of(
+    resume: Resume, client_id: str, identity: Any, connection: Returning, came_at: float
+) -> tuple[Past, Optional[Returning]]:
+    """What a client has left behind; and which connection is to retire before this one asks: the one before it, or, where there
+    is a newer one, this."""
     opened = None
     while opened is None:
         known = resume.known(client_id)
         own = next((each for each in known if is_same_identity(each.identity, identity)), None)
-        opened = resume.opened(client_id, identity, [each for each in known if each is not own], own, connection)
+        opened = resume.opened(client_id, identity, [each for each in known if each is not own], own, connection, came_at)
     line, before = opened
     return Past(resume, line), None if before is None else before.connection

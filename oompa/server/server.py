@@ -358,7 +358,7 @@ class Server(Listenable):
             pulse.entered(connection)
             if self._reaper is not None:
                 self._reaper.entered(connection)
-            connection.serve()
+            connection.serve(visitor.came_at)
         finally:
             pulse.left(connection)
             self._admission.left(connection)

@@ -18,13 +18,19 @@ from .watcher import Watcher
 
 
 class Visitor(NamedTuple):
-    """Who asks for an upgrade, and in which Flask application the tasks are to run; None: in none."""
+    """Who asks for an upgrade.
+
+    Attributes:
+        app: The Flask application in whose contexts the tasks are to run; None: in none.
+        came_at: When it asked, on the monotonic clock.
+    """
 
     remote_address: tuple[str, int]
     headers: Headers
     identity: Any
     announced: Announcement
     app: Optional[Flask] = None
+    came_at: float = 0.0
 
 
 class Service(NamedTuple):

@@ -10,6 +10,7 @@ import hmac
 import logging
 import socket
 import threading
+from time import monotonic
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Protocol, Union
 
 from flask import Blueprint, Flask, Request, Response, current_app, request
@@ -196,7 +197,8 @@ def _upgrade(request: Request, site: Site) -> Response:
     if host.is_draining():
         return _busy("draining")
     address = (request.remote_addr or "", int(environ.get("REMOTE_PORT") or 0))
-    visitor = Visitor(address, Headers(list(request.headers)), identity, read_announcement(request.headers.get), app)
+    announced = read_announcement(request.headers.get)
+    visitor = Visitor(address, Headers(list(request.headers)), identity, announced, app, monotonic())
     headers = server_headers(options["max_message_size"], host.server_id(), options["resume_timeout"] is not None)
     subprotocol = chosen_subprotocol(environ, options["subprotocols"])
     if subprotocol is not None:

@@ -15,6 +15,7 @@ from raw_peer import TEXT, RawPeer, frame, upgrade
 
 from oompa import TaskError
 from oompa.server import resume as resume_module
+from oompa.server.connection import Connection
 from oompa.server.resume import (
     BEHIND,
     ENTRY,
@@ -37,10 +38,10 @@ def reply(id, task="T", details=None):
     return Reply(OK if details is None else ERR, id, task=task, details=details)
 
 
-def open_line(resume, client_id="c", identity=None):
+def open_line(resume, client_id="c", identity=None, came_at=0.0):
     known = resume.known(client_id)
     own = next((each for each in known if is_same_identity(each.identity, identity)), None)
-    line, before = resume.opened(client_id, identity, [each for each in known if each is not own], own, None)
+    line, before = resume.opened(client_id, identity, [each for each in known if each is not own], own, None, came_at)
     return line, before
 
 
@@ -190,6 +191,16 @@ def test_the_newest_line_adopts_and_older_ones_neither_adopt_nor_run():
     assert resume.asked(second, KEY_OF("T", 1), 0.0) == b""
     assert isinstance(resume.asked(third, KEY_OF("T", 1), 0.0), Running)
     assert resume.finished(first, reply(1), b"x", 0.0) is third and list(third.written) == [("T", 1, b"x")]
+
+
+def test_a_line_that_is_told_of_late_is_lost_at_once_and_takes_nothing_from_the_newer_one():
+    resume = Resume(10.0, KEY_OF)
+    newer, _ = open_line(resume, came_at=2.0)
+    late, to_lose = open_line(resume, came_at=1.0)
+    assert to_lose is late and late.session.line is newer
+    resume.lost(late, lambda: [], 0.0)
+    assert late.session.line is newer and resume.asked(late, KEY_OF("T", 1), 0.0) == b""
+    assert resume.asked(newer, KEY_OF("T", 1), 0.0) is None
 
 
 def test_reply_that_says_that_nothing_has_run_is_never_kept():
@@ -638,6 +649,31 @@ def test_connection_that_takes_over_waits_for_what_the_other_is_just_losing(serv
     ask(second, "WAIT", "x", 1)
     tasks.release.set()
     assert second.reply()["payload"] == "x, run 1"
+
+
+def test_a_connection_whose_thread_begins_late_does_not_end_the_newer_one(serve, join, tasks, monkeypatch):
+    """As threads do on a busy machine, when a client gives a connection up and comes on another at once."""
+    server, begins, resume = serve(tasks.schema), threading.Event(), Connection._resume
+    held = []
+
+    def resume_late(connection, came_at):
+        if not held:
+            held.append(connection)
+            assert begins.wait(CEILING)
+        resume(connection, came_at)
+
+    monkeypatch.setattr(Connection, "_resume", resume_late)
+    late = join(server)
+    ask(late, "QUICK", "x", 1)
+    wait_until(lambda: held)
+    newer = join(server)
+    ask(newer, "QUICK", "x", 1)
+    assert newer.reply()["payload"] == "x, run 1"
+    begins.set()
+    assert late.ending().close_code == 1000
+    ask(newer, "QUICK", "y", 2)
+    assert newer.reply()["payload"] == "y, run 1"
+    assert tasks.runs == {"x": 1, "y": 1}
 
 
 @pytest.mark.parametrize("name, runs", [("client-1", 1), (None, 2)])
