@@ -20,6 +20,9 @@ class Connection:
     def drain(self):
         self.is_told = True
 
+    def close(self):
+        """Too late."""
+
     def leave(self):
         self._admission.left(self)
         self._admission.dismiss()
@@ -54,6 +57,18 @@ def test_so_many_drain_at_once_and_the_next_when_one_has_gone(monkeypatch):
 def test_those_that_take_their_time_hold_up_nobody():
     admission, connections = entered(2 * _AT_ONCE)
     draining = threading.Thread(target=admission.drain, args=(30.0,))
+    draining.start()
+    wait_until(lambda: all(each.is_told for each in connections))
+    for each in connections:
+        each.leave()
+    draining.join()
+
+
+def test_all_are_told_in_time_though_none_goes(monkeypatch):
+    """Their tasks run, or their peers have gone without a word."""
+    monkeypatch.setattr("oompa.server.admission._NOT_GONE", 60.0)
+    admission, connections = entered(3 * _AT_ONCE)
+    draining = threading.Thread(target=admission.drain, args=(0.2,))
     draining.start()
     wait_until(lambda: all(each.is_told for each in connections))
     for each in connections:
