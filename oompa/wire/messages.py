@@ -236,7 +236,7 @@ class RequestWriter:
             value = encode(payload)
         except NOT_JSON as error:
             raise with_place(error, "payload", payload, self._codec) from error
-        if len(value) > NESTING_LIMIT and type(payload) is not str and is_deep(value):
+        if len(value) > NESTING_LIMIT and not isinstance(payload, str) and is_deep(value):
             raise ValueError(f"the payload of {type!r} is nested more than {NESTING_LIMIT} deep")
         return b'%b%b","payload":%b}' % (head, id.encode(), value)
 

@@ -235,6 +235,11 @@ def test_a_payload_of_more_than_a_thousand_levels_is_a_value_error(codec, levels
         RequestWriter(codec).write("T", "7", [payload])
 
 
+@pytest.mark.parametrize("payload", ["x" * 5000, ["x"] * 5000, {"a": "[" * 5000}], ids=["string", "list", "brackets"])
+def test_a_long_payload_is_written(codec, payload):
+    assert json.loads(RequestWriter(codec).write("T", "7", payload)) == {"type": "T", "id": "7", "payload": payload}
+
+
 def test_an_unreadable_request_is_a_protocol_error():
     assert issubclass(UnreadableRequest, ProtocolError)
 
