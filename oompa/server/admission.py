@@ -13,9 +13,10 @@ from .connection import Connection
 #: Seconds between looks at the connections that are being closed.
 _CLOSING_LOOK = 0.05
 
-#: Connections told to drain at once, and the seconds after which the next is told at the latest although they are not gone:
-#: each that ends wakes its thread, and where very many want the interpreter at the same time none gets on (see ``pulse``).
-_AT_ONCE, _NOT_GONE = 64, 0.01
+#: Connections told to drain at once, and the seconds after which as many again are told at the latest, although more than that
+#: are not gone: each that ends wakes its thread, and where very many want the interpreter at the same time none gets on (see
+#: ``pulse``). So much a peer that does not answer, or a task that runs, holds up the others.
+_AT_ONCE, _NOT_GONE = 32, 0.05
 
 
 class Admission:
@@ -95,17 +96,18 @@ class Admission:
         with self._lock:
             self.is_draining = True
             connections = list(self._connections)
-        for told, connection in enumerate(connections):
+        for told in range(0, len(connections), _AT_ONCE):
             self._wait_for_fewer(len(connections) - told, deadline)
-            connection.drain()
+            for connection in connections[told : told + _AT_ONCE]:
+                connection.drain()
         while self._are_left(deadline):
             with self._fewer:
                 self._fewer.wait_for(lambda: self._places == 0, _CLOSING_LOOK)
 
     def _wait_for_fewer(self, untold: int, deadline: float) -> None:
-        """Wait until few are left of those that were told to drain, or it is time to tell the next all the same: the last is
+        """Wait until few are left of those that were told to drain, or it is time to tell the next all the same: the last are
         told in half of the time there is."""
-        patience = min(_NOT_GONE, (deadline - monotonic()) / (2 * untold))
+        patience = min(_NOT_GONE, (deadline - monotonic()) * _AT_ONCE / (2 * untold))
         with self._fewer:
             self._fewer.wait_for(lambda: len(self._connections) < untold + _AT_ONCE, max(0.0, patience))
 
